@@ -1,0 +1,49 @@
+# Everything happens in .venv; the scripts are what CI and people both run.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(STAMP) ## Make .venv with the product, its embedded servers, its demo and its tests
+
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/install "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+.PHONY: demo
+demo: install ## Train, stream and find real anomalies, on embedded servers
+	$(VENV)/bin/ganomaly-stream demo
+
+.PHONY: test
+test: install ## Run every test
+	@scripts/test
+
+.PHONY: lint
+lint: install ## Check style and types, change nothing
+	@scripts/lint
+
+.PHONY: format
+format: install ## Bring the code into its format
+	@scripts/format
+
+.PHONY: lock
+lock: ## Write constraints.txt anew from what pyproject.toml allows today
+	@scripts/lock "$(PYTHON)"
+
+.PHONY: up
+up: ## Start Kafka, Redis and a worker with Docker Compose
+	docker compose up --build --detach --wait
+
+.PHONY: down
+down: ## Stop them; their volumes stay
+	docker compose down
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Detectors: networks, evidence, calibration, and the registry that keeps them."""

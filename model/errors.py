@@ -1,0 +1,34 @@
+"""Errors of models and of their registry.
+
+`stream_app.errors` draws the whole tree of the product; these are its branch for code that only loads and scores.
+"""
+
+from __future__ import annotations
+
+
+class GanomalyError(Exception):
+    """Whatever the product raises on purpose. The message says what is wrong and what to do next."""
+
+
+class ModelError(GanomalyError):
+    """A model can't be built, trained or used as asked."""
+
+
+class TrainingError(ModelError):
+    """Training can't start or did not lead to a usable model; nothing was saved."""
+
+
+class RegistryError(ModelError):
+    """The registry can't be read or written."""
+
+
+class ModelNotFound(RegistryError):
+    """No such detector or version, or a detector without a champion."""
+
+
+class DigestMismatch(RegistryError):
+    """The bytes of the weights are not those that the manifest names; they are refused."""
+
+
+class ManifestError(RegistryError):
+    """A manifest is missing, unreadable, or of a schema this release doesn't know."""

@@ -1,0 +1,1 @@
+"""The stream: records from Kafka, through a detector, to alerts."""

@@ -1,0 +1,136 @@
+"""Every error the product raises on purpose.
+
+GanomalyError
+├── ModelError                      (model.errors)
+│   ├── TrainingError               training can't start, or led to nothing usable
+│   └── RegistryError
+│       ├── ModelNotFound           no such detector, version or champion
+│       ├── DigestMismatch          the weights are not those the manifest names
+│       └── ManifestError           a manifest that can't be read
+├── UsageError                      the user asked for something impossible (exit code 2)
+│   └── SettingsError               a setting has a wrong value
+├── RecordError                     one record can't be scored: it is dead-lettered, the stream goes on
+│   ├── ContentTypeError            a content type we don't read
+│   ├── DecodeError                 bytes that aren't what their content type says
+│   ├── ShapeError                  an array of another shape or type than the detector's
+│   ├── LimitError                  larger than a limit of the settings allows
+│   └── ValueRangeError             NaN, infinity, or values outside their range
+├── DependencyError                 something outside can't be reached
+│   ├── BrokerUnavailable
+│   ├── RedisUnavailable
+│   └── EmbeddedServerError         the embedded broker or Redis can't be started here
+└── WorkerFault                     the worker must end and be started again; its records come again
+    ├── FuseBlown                   too many dead letters: it's the worker or the topic that is wrong
+    ├── ScorerFault                 the scorer raised, or hung beyond its limit
+    ├── PublishFault                the broker did not acknowledge an event
+    └── TransportMismatch           the installed Faust isn't one our transport is written for
+"""
+
+from __future__ import annotations
+
+from model.errors import (
+    DigestMismatch,
+    GanomalyError,
+    ManifestError,
+    ModelError,
+    ModelNotFound,
+    RegistryError,
+    TrainingError,
+)
+
+__all__ = [
+    "BrokerUnavailable",
+    "ContentTypeError",
+    "DecodeError",
+    "DependencyError",
+    "DigestMismatch",
+    "EmbeddedServerError",
+    "FuseBlown",
+    "GanomalyError",
+    "LimitError",
+    "ManifestError",
+    "ModelError",
+    "ModelNotFound",
+    "PublishFault",
+    "RecordError",
+    "RedisUnavailable",
+    "RegistryError",
+    "ScorerFault",
+    "SettingsError",
+    "ShapeError",
+    "TrainingError",
+    "TransportMismatch",
+    "UsageError",
+    "ValueRangeError",
+    "WorkerFault",
+]
+
+
+class UsageError(GanomalyError):
+    """The user asked for something impossible. Commands exit with 2."""
+
+
+class SettingsError(UsageError):
+    """A setting has a wrong value; the message names it, its value and what it may be."""
+
+
+class RecordError(GanomalyError):
+    """One record can't be scored. The message names the field, the limit and the value."""
+
+
+class ContentTypeError(RecordError):
+    """The `content-type` header names something we don't read."""
+
+
+class DecodeError(RecordError):
+    """The bytes aren't what their content type says."""
+
+
+class ShapeError(RecordError):
+    """The array has another shape or dtype than the detector takes."""
+
+
+class LimitError(RecordError):
+    """The record is larger than a limit of the settings allows; nothing was allocated for it."""
+
+
+class ValueRangeError(RecordError):
+    """NaN, infinity, or a value outside its range."""
+
+
+class DependencyError(GanomalyError):
+    """Something outside the process can't be reached or can't be started."""
+
+
+class BrokerUnavailable(DependencyError):
+    """No Kafka broker answers."""
+
+
+class RedisUnavailable(DependencyError):
+    """Redis does not answer."""
+
+
+class EmbeddedServerError(DependencyError):
+    """The embedded broker or the embedded Redis can't be started on this machine."""
+
+
+class WorkerFault(GanomalyError):
+    """The worker can't go on and ends with `exit_code`; what it had not committed comes again."""
+
+    exit_code = 1
+
+
+class FuseBlown(WorkerFault):
+    """Too many dead letters in a row or in all."""
+
+
+class ScorerFault(WorkerFault):
+    """The scorer raised on a batch, or did not come back within its limit."""
+
+
+class PublishFault(WorkerFault):
+    """An event was not acknowledged by the broker."""
+
+
+class TransportMismatch(WorkerFault):
+    """The installed Faust differs inside from the releases our transport is written for."""

@@ -1,0 +1,93 @@
+"""Imports point one way: record → decode → batch → score → threshold → alert, and `model` knows nothing of the rest."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("model", "stream_app", "training")
+FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+PURE = ("records", "decode", "batching", "windows", "threshold", "alerts")
+# What the trainer shares with the worker, because it must read a record exactly as the worker does.
+SHARED_WITH_TRAINING = {"clock", "decode", "errors", "records", "settings", "windows", "threshold"}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Every module that the source imports, at its top or inside a function, with imported names as submodules."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports_of(path: Path) -> set[str]:
+    return set(imported_modules((ROOT / path).read_text(encoding="utf-8")))
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def importers(package: str) -> set[str]:
+    return {str(path) for path in FILES if any(within(module, package) for module in imports_of(path))}
+
+
+def test_imports_inside_functions_and_of_names_are_seen():
+    source = "def f():\n    from stream_app import decode\nimport faust.app"
+    assert set(imported_modules(source)) == {"stream_app", "stream_app.decode", "faust.app"}
+
+
+def test_model_imports_nothing_of_ours():
+    offenders = {
+        f"{path}: {module}"
+        for path in FILES
+        if path.parts[0] == "model"
+        for module in imports_of(path)
+        if within(module, "stream_app") or within(module, "training")
+    }
+    assert offenders == set()
+
+
+def test_training_imports_only_the_pure_parts_of_the_worker():
+    offenders = {
+        f"{path}: {module}"
+        for path in FILES
+        if path.parts[0] == "training"
+        for module in imports_of(path)
+        if module.startswith("stream_app.") and module.split(".")[1] not in SHARED_WITH_TRAINING
+    }
+    assert offenders == set()
+
+
+def test_only_commands_import_training():
+    outside = {path for path in importers("training") if not path.startswith(("training/", "stream_app/cli/"))}
+    assert outside == set()
+
+
+def test_the_worker_does_not_import_its_commands():
+    assert {path for path in importers("stream_app.cli") if not path.startswith("stream_app/cli/")} == set()
+
+
+def test_one_file_builds_the_faust_app_and_one_the_transport():
+    assert importers("faust") | importers("mode") <= {"stream_app/app.py", "stream_app/transport.py"}
+    assert importers("faust.transport") <= {"stream_app/transport.py"}
+
+
+def test_weights_and_records_are_never_pickled():
+    assert importers("pickle") | importers("cloudpickle") | importers("dill") | importers("joblib") == set()
+
+
+@pytest.mark.parametrize("name", [name for name in PURE if (ROOT / "stream_app" / f"{name}.py").exists()])
+def test_pure_parts_load_neither_faust_nor_redis_nor_torch(name: str):
+    code = f"import sys, stream_app.{name}; print(*({{'faust', 'redis', 'torch', 'aiokafka'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
