@@ -51,6 +51,12 @@ def required_topics(settings: Settings) -> dict[str, dict[str, str]]:
     return {**{name: {} for name in plain}, topics.model_updates: COMPACTED}
 
 
+async def list_topics(kafka: KafkaSettings) -> list[str]:
+    """The names of all topics, sorted. Raises BrokerUnavailable when no broker answers."""
+    async with _admin(kafka) as admin:
+        return sorted(await admin.list_topics())
+
+
 async def ensure_topics(settings: Settings) -> list[str]:
     """Makes the topics that are missing and returns their names, sorted; none with `create_topics` off.
 
