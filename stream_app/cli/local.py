@@ -47,20 +47,22 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 
 def _stay(servers: EmbeddedServers, json: bool) -> int:
-    if json:
-        print_json(servers.environment())
-    else:
-        for name, value in servers.environment().items():
-            console.print(f"export {name}={shlex.quote(value)}", markup=False, soft_wrap=True)
-        error_console.print(
-            "The embedded Kafka broker and Redis are running. Ctrl-C stops them; what they hold is lost."
-        )
     try:
+        _announce(servers.environment(), json)
         while True:
             time.sleep(CHECK_INTERVAL)
             servers.check()
     except KeyboardInterrupt:
         return 0
+
+
+def _announce(variables: dict[str, str], json: bool) -> None:
+    if json:
+        print_json(variables)
+        return
+    for name, value in variables.items():
+        console.print(f"export {name}={shlex.quote(value)}", markup=False, soft_wrap=True)
+    error_console.print("The embedded Kafka broker and Redis are running. Ctrl-C stops them; what they hold is lost.")
 
 
 def _run(command: list[str], variables: dict[str, str]) -> int:
