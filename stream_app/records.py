@@ -1,6 +1,7 @@
 """A record on its way through the worker, from the broker's bytes to a scored event.
 
-Nothing here knows Kafka, Faust, Redis or torch: a chunk is built by the transport, or by the `score` command from a file.
+Nothing here knows Kafka, Faust, Redis or torch: a chunk is built by the transport, or by the `score` command from a
+file.
 """
 
 from __future__ import annotations
@@ -34,19 +35,39 @@ class RawRecord(Protocol):
     """What we read of a record. aiokafka's `ConsumerRecord` has these fields."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """The topic it was read from."""
+        ...
+
     @property
-    def partition(self) -> int: ...
+    def partition(self) -> int:
+        """Its partition."""
+        ...
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its offset there."""
+        ...
+
     @property
-    def timestamp(self) -> int: ...  # milliseconds since the Unix epoch
+    def timestamp(self) -> int:
+        """Milliseconds since the Unix epoch, as Kafka has it."""
+        ...
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """The stream's name, UTF-8."""
+        ...
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """The picture or the sequence."""
+        ...
+
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and values."""
+        ...
 
 
 @dataclass(slots=True)
@@ -61,7 +82,7 @@ class Chunk:
     first: int
     records: Sequence[RawRecord]
     generation: int
-    size: int  # bytes of keys, values and headers
+    size: int  # bytes of memory: keys, values, headers, and what a record takes beside them
 
     @property
     def end(self) -> int:
@@ -81,7 +102,10 @@ class Rejected(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Some records of a chunk as one array: `index` int64 `[n]` points into `chunk.records`, ascending; `data` is `[n, …]`."""
+    """Some records of a chunk as one array.
+
+    `index` int64 `[n]` points into `chunk.records`, ascending; `data` is `[n, …]`.
+    """
 
     index: NDArray[np.int64]
     data: NDArray[np.generic]

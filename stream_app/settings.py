@@ -7,8 +7,8 @@ name says otherwise.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -59,7 +59,7 @@ class KafkaSettings(_Section):
     session_timeout: PositiveSeconds = Field(6.0, description="a worker silent for so long loses its partitions")
     commit_interval: PositiveSeconds = 0.5
     request_timeout: PositiveSeconds = 10.0
-    fetch_max_bytes: Bytes = Field(4 << 20, description="most bytes fetched of one partition at a time")
+    fetch_max_bytes: Bytes = Field(1 << 20, description="most bytes fetched of one partition at a time")
     unreachable_limit: PositiveSeconds = Field(30.0, description="the worker ends when no broker answers for so long")
     max_message_bytes: Bytes = Field(1 << 20, description="largest event we publish; evidence is dropped first")
 
@@ -109,7 +109,9 @@ class LimitSettings(_Section):
 class ThresholdSettings(_Section):
     """The false-alarm budget and how a stream's own threshold is learned."""
 
-    target_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(1e-3, description="share of normal records that may alert")
+    target_rate: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        1e-3, description="share of normal records that may alert"
+    )
     alerts_per_day: Annotated[float, Field(gt=0)] | None = Field(
         None, description="instead of target_rate: false alarms a day and stream, at the stream's own pace"
     )
@@ -170,14 +172,20 @@ class LogSettings(_Section):
     """Logging."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console in a terminal, JSON otherwise")
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto: console in a terminal, JSON otherwise"
+    )
 
 
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     routes: dict[str, str] = Field(

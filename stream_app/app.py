@@ -1,0 +1,90 @@
+"""The Faust app: one agent a topic, handing chunks to the pipeline. The only file that builds it."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from typing import Any, Protocol
+
+import faust
+from faust.types.auth import SASLMechanism
+from yarl import URL
+
+from stream_app.records import Chunk
+from stream_app.settings import KafkaSettings, Settings
+from stream_app.transport import ChunkSchema, RecordStream, bind, check_faust
+
+_STREAM_BUFFER_CHUNKS = 8  # the default of 4,096 is meant for records, not for chunks of them
+_MAX_POLL_INTERVAL = 1000.0  # scoring has a watchdog of its own; a worker evicted by this one stalls for good
+
+
+class ChunkSink(RecordStream, Protocol):
+    """The pipeline, as the app sees it."""
+
+    def put(self, chunk: Chunk) -> None:
+        """Takes a chunk."""
+        ...
+
+
+def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.App:
+    """An app that feeds the records of `topics` to `sink`.
+
+    Raises TransportMismatch for a Faust it isn't written for.
+    """
+    check_faust()
+    kafka = settings.kafka
+    urls = [URL(f"kafka://{server.strip()}") for server in kafka.bootstrap_servers.split(",")]
+    app = faust.App(
+        kafka.group_id,
+        broker=urls,
+        broker_credentials=_credentials(kafka),
+        broker_session_timeout=kafka.session_timeout,
+        broker_heartbeat_interval=kafka.session_timeout / 4,
+        broker_request_timeout=max(kafka.request_timeout, kafka.session_timeout),
+        broker_commit_interval=kafka.commit_interval,
+        broker_max_poll_interval=_MAX_POLL_INTERVAL,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=kafka.fetch_max_bytes,
+        producer_max_request_size=kafka.max_message_bytes,
+        stream_buffer_maxsize=_STREAM_BUFFER_CHUNKS,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        store="memory://",
+        datadir=tempfile.gettempdir(),
+    )
+    app.transport = bind(sink, settings.batch.max_batch)(urls, app)
+    for topic in topics:
+        _add_agent(app, topic, sink)
+    app.finalize()
+    return app
+
+
+def _add_agent(app: faust.App, topic: str, sink: ChunkSink) -> None:
+    channel = app.topic(topic, schema=ChunkSchema())
+
+    async def take(stream: Any) -> None:
+        # Not acknowledged to Faust: which chunks are done is the pipeline's to say.
+        async for event in stream.noack().events():
+            sink.put(event.value)
+
+    take.__name__ = f"take_{topic}"
+    app.agent(channel, name=f"{__name__}.{topic}")(take)
+
+
+def _credentials(kafka: KafkaSettings) -> Any:
+    if kafka.security_protocol == "PLAINTEXT":
+        return None
+    context = None
+    if kafka.security_protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
+        if kafka.ssl_certfile is not None:
+            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile)
+    if kafka.security_protocol == "SSL":
+        return faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=kafka.sasl_username,
+        password=kafka.sasl_password.get_secret_value() if kafka.sasl_password else None,
+        ssl_context=context,
+        mechanism=SASLMechanism(kafka.sasl_mechanism),
+    )

@@ -1,0 +1,214 @@
+"""The scoring thread: detectors stay resident, one batch at a time, and the event loop never waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_app.batching import Batch, Job, MicroBatcher
+from stream_app.clock import Clock
+from stream_app.errors import ScorerFault
+from stream_app.metrics import BATCH_ROWS, BATCH_SECONDS
+from stream_app.settings import BatchSettings
+
+FloatArray = NDArray[np.float32]
+
+
+class Scores(Protocol):
+    """What a detector says of `n` rows: calibrated `score` `[n]`, and the `raw` evidence behind it, each `[n]`."""
+
+    @property
+    def score(self) -> FloatArray:
+        """Calibrated, `[n]`."""
+        ...
+
+    @property
+    def raw(self) -> dict[str, FloatArray]:
+        """By the evidence's name, each `[n]`."""
+        ...
+
+
+class Scorer(Protocol):
+    """What the thread asks of a detector."""
+
+    def score(self, inputs: NDArray[Any]) -> Scores:
+        """Scores of the rows `[n, …]`."""
+        ...
+
+    def localize(self, inputs: NDArray[Any]) -> FloatArray:
+        """Where in each row the evidence is, of the rows' own height and width or steps and features."""
+        ...
+
+
+@dataclass(slots=True)
+class ScoredRows:
+    """The scores of one job, whose rows may have been in several batches: `score` `[n]`, `raw` each `[n]`."""
+
+    score: FloatArray
+    raw: dict[str, FloatArray]
+
+
+@dataclass(slots=True, eq=False)
+class _Pending(Job):
+    future: asyncio.Future[ScoredRows] | None = None
+    pieces: list[Scores] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Call:
+    function: Callable[[], Any]
+    future: asyncio.Future[Any]
+
+
+class ScoringThread:
+    """Scores rows for any number of detectors, in one thread, oldest batch first.
+
+    `submit` and `call` are for the event loop's thread; results come back to it. A detector that raises fails every
+    future of its batch with ScorerFault. One that hangs is seen by `busy_for`.
+    """
+
+    def __init__(self, settings: BatchSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._loop = loop
+        self._scorers: dict[str, Scorer] = {}
+        self._batchers: dict[str, MicroBatcher] = {}
+        self._calls: list[_Call] = []
+        self._wake = threading.Condition()
+        self._closed = False
+        self._busy_since: float | None = None
+        # A daemon, so that a device that hangs can't keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="scoring", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Asks the thread to end after the batch in hand; doesn't wait for it."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    def use(self, detector: str, scorer: Scorer) -> None:
+        """Puts a scorer in service for a detector, from the next batch on."""
+        with self._wake:
+            self._scorers[detector] = scorer
+            self._batchers.setdefault(detector, MicroBatcher(self._settings.max_batch, self._settings.linger))
+
+    def submit(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[ScoredRows]:
+        """Puts rows `[n, …]`, n at least 1, in line for a detector that is in service."""
+        future: asyncio.Future[ScoredRows] = self._loop.create_future()
+        job = _Pending(rows, self._clock.monotonic(), future=future)
+        with self._wake:
+            self._batchers[detector].add(job)
+            self._wake.notify()
+        return future
+
+    def localize(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[FloatArray]:
+        """Where in each of the rows the evidence is; goes ahead of the batches that wait, since alerts are rare."""
+        future: asyncio.Future[FloatArray] = self._loop.create_future()
+        with self._wake:
+            scorer = self._scorers[detector]
+            self._calls.append(_Call(lambda: scorer.localize(rows), future))
+            self._wake.notify()
+        return future
+
+    def busy_for(self) -> float:
+        """Seconds that the batch in hand has taken so far; 0 when there is none."""
+        since = self._busy_since
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    def _run(self) -> None:
+        while True:
+            work = self._next()
+            if work is None:
+                return
+            self._busy_since = self._clock.monotonic()
+            try:
+                if isinstance(work, _Call):
+                    self._answer(work)
+                else:
+                    self._score(*work)
+            finally:
+                self._busy_since = None
+
+    def _next(self) -> _Call | tuple[str, Scorer, Batch] | None:
+        """Waits for the next thing to do; None when the thread shall end."""
+        with self._wake:
+            while not self._closed:
+                if self._calls:
+                    return self._calls.pop(0)
+                now = self._clock.monotonic()
+                waiting = [(due, name) for name, each in self._batchers.items() if (due := each.due_at()) is not None]
+                if waiting:
+                    due, name = min(waiting)
+                    batch = self._batchers[name].take(now)
+                    if batch is not None:
+                        return name, self._scorers[name], batch
+                self._wake.wait(timeout=max(0.0, due - now) if waiting else None)
+            return None
+
+    def _score(self, name: str, scorer: Scorer, batch: Batch) -> None:
+        started = self._clock.monotonic()
+        try:
+            scores = scorer.score(batch.rows)
+        except Exception as error:
+            fault = ScorerFault(f"detector {name} raised on a batch of {batch.rows.shape}: {error!r}")
+            fault.__cause__ = error
+            self._settle([(part[0], fault) for part in batch.parts])
+            return
+        BATCH_SECONDS.labels(name).observe(self._clock.monotonic() - started)
+        BATCH_ROWS.labels(name).observe(len(batch.rows))
+        first, finished = 0, []
+        for job, _, count in batch.parts:
+            assert isinstance(job, _Pending)
+            job.pieces.append(_cut(scores, first, first + count))
+            first += count
+            if not job.left:
+                finished.append((job, _merge(job.pieces)))
+        self._settle(finished)
+
+    def _answer(self, call: _Call) -> None:
+        try:
+            result = call.function()
+        except Exception as error:
+            fault = ScorerFault(f"a detector raised while looking for the place of an anomaly: {error!r}")
+            fault.__cause__ = error
+            result = fault
+        self._loop.call_soon_threadsafe(_resolve, call.future, result)
+
+    def _settle(self, results: list[tuple[Job, Any]]) -> None:
+        def resolve_all() -> None:
+            for job, result in results:
+                if isinstance(job, _Pending) and job.future is not None:
+                    _resolve(job.future, result)
+
+        if results:
+            self._loop.call_soon_threadsafe(resolve_all)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():  # cancelled with its partition
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _cut(scores: Scores, first: int, end: int) -> ScoredRows:
+    return ScoredRows(scores.score[first:end], {name: values[first:end] for name, values in scores.raw.items()})
+
+
+def _merge(pieces: list[Any]) -> ScoredRows:
+    if len(pieces) == 1:
+        return ScoredRows(pieces[0].score, pieces[0].raw)
+    raw = {name: np.concatenate([piece.raw[name] for piece in pieces]) for name in pieces[0].raw}
+    return ScoredRows(np.concatenate([piece.score for piece in pieces]), raw)
