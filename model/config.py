@@ -1,0 +1,118 @@
+"""The shape of a detector's networks: all that is needed to build them again before weights are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+IMAGE_SIDES = (16, 32, 64)
+SIDE_LIMITS = (8, 256)
+CHANNEL_LIMITS = (1, 4)
+LENGTH_LIMITS = (4, 4096)
+FEATURE_LIMITS = (1, 512)
+
+
+def _check(name: str, value: object, limits: tuple[int, int]) -> None:
+    low, high = limits
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number in {low}..{high}, not {value!r}")
+
+
+class _Json:
+    """To and from a JSON object; unknown or missing fields are errors, so that no setting is dropped unseen."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Raises ValueError for fields that are unknown, missing, or out of their limits."""
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"unknown fields {', '.join(unknown)}")
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig(_Json):
+    """GANomaly of pictures.
+
+    `height`, `width`, `channels` are a record's; `side` is the square that the networks see; `neighbours` of `memory`
+    remembered normal pictures answer how common a picture is.
+    """
+
+    height: int
+    width: int
+    channels: int
+    side: int
+    encoder_width: int = 24
+    decoder_width: int = 16
+    latent: int = 128
+    projection: int = 64
+    sketch: int = 128
+    memory: int = 2048
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        _check("height", self.height, SIDE_LIMITS)
+        _check("width", self.width, SIDE_LIMITS)
+        _check("channels", self.channels, CHANNEL_LIMITS)
+        if self.side not in IMAGE_SIDES:
+            raise ValueError(f"side must be one of {IMAGE_SIDES}, not {self.side!r}")
+        for name in ("encoder_width", "decoder_width"):
+            _check(name, getattr(self, name), (4, 256))
+        for name in ("latent", "projection", "sketch"):
+            _check(name, getattr(self, name), (4, 2048))
+        _check("memory", self.memory, (1, 65536))
+        _check("neighbours", self.neighbours, (1, 64))
+
+    @classmethod
+    def for_shape(cls, height: int, width: int, channels: int) -> ImageConfig:
+        """The defaults for records `[height, width, channels]`.
+
+        The networks see the next larger of 32 and 64 pixels a side: below 32 there is too little for three strided
+        layers to work on, and beyond 64 the cost of a score would grow fourfold per doubling.
+        """
+        side = 32 if max(height, width) <= 32 else 64
+        return cls(height=height, width=width, channels=channels, side=side)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one record: (H, W, C)."""
+        return (self.height, self.width, self.channels)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceConfig(_Json):
+    """GANomaly of windows `[length, features]` with LSTM encoder, decoder and second encoder."""
+
+    length: int
+    features: int
+    hidden: int = 32
+    latent: int = 16
+    components: int = 32
+    memory: int = 2048
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        _check("length", self.length, LENGTH_LIMITS)
+        _check("features", self.features, FEATURE_LIMITS)
+        _check("hidden", self.hidden, (4, 1024))
+        _check("latent", self.latent, (2, 1024))
+        _check("components", self.components, (1, 1024))
+        _check("memory", self.memory, (1, 65536))
+        _check("neighbours", self.neighbours, (1, 64))
+
+    @classmethod
+    def for_shape(cls, length: int, features: int) -> SequenceConfig:
+        """The defaults for windows `[length, features]`."""
+        return cls(length=length, features=features, components=max(1, min(32, length * features // 2)))
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Of one record: (T, F)."""
+        return (self.length, self.features)

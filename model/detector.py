@@ -1,0 +1,141 @@
+"""A detector in service: records in, calibrated scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.config import ImageConfig, SequenceConfig
+from model.errors import ModelError
+from model.image import ImageGanomaly
+from model.manifest import Manifest
+from model.sequence import SequenceGanomaly
+
+Network = ImageGanomaly | SequenceGanomaly
+Floats = NDArray[np.float32]
+
+SLICE = 256  # records on the device at once, so that a large batch takes no more memory than a usual one
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of N records, in their order.
+
+    `score` `[N]`: −log10 of the share of held-out normals that score as high; >= 0, finite. `raw`: `[N]` by evidence.
+    """
+
+    score: Floats
+    raw: dict[str, Floats]
+
+
+def build(config: ImageConfig | SequenceConfig) -> Network:
+    """Untrained networks."""
+    return ImageGanomaly(config) if isinstance(config, ImageConfig) else SequenceGanomaly(config)
+
+
+def place(network: Network, device: torch.device) -> Network:
+    """Moves a network to a device; pictures in the layout that convolutions are a third faster in."""
+    if isinstance(network, ImageGanomaly):
+        return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.to(device)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is any, else the CPU. Raises ModelError for a device that torch can't use here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(f"device {name!r} can't be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+@torch.inference_mode()
+def raw_evidence(network: Network, inputs: NDArray[np.generic], device: torch.device) -> dict[str, Floats]:
+    """Each evidence `[N]` of records `[N, …]`, from a network in evaluation mode on `device`."""
+    parts = [network.evidence(network.prepare(part)) for part in _slices(inputs, device)]
+    return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
+
+
+def _slices(inputs: NDArray[np.generic], device: torch.device) -> list[Tensor]:
+    # A copy where torch would warn about memory that it could write to but must not.
+    array = inputs if inputs.flags.writeable else inputs.copy()
+    return [part.to(device) for part in torch.split(torch.from_numpy(np.ascontiguousarray(array)), SLICE)]
+
+
+class Detector:
+    """One version of one detector, resident on its device. Called from one thread."""
+
+    def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._network = place(network, device).eval().requires_grad_(False)
+
+    @property
+    def name(self) -> str:
+        """Of the detector, the same for all its versions."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """As the registry named it."""
+        return self.manifest.version
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights."""
+        return self.manifest.sha256
+
+    @property
+    def kind(self) -> str:
+        """`image` or `sequence`."""
+        return self.manifest.kind
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one record: (H, W, C) or (T, F)."""
+        return self.manifest.input_shape
+
+    def score(self, inputs: NDArray[np.generic]) -> Scores:
+        """Scores N records.
+
+        Pictures `[N, H, W, C]` uint8, or float32 in 0…255; windows `[N, T, F]` float32 in the units of training; all
+        finite. A record's score does not depend on the others of its batch (to about 1e-5). Raises ModelError for
+        another shape.
+        """
+        self._check(inputs)
+        if len(inputs) == 0:
+            empty = np.zeros(0, dtype=np.float32)
+            return Scores(empty, dict.fromkeys(self.manifest.calibration.evidence, empty))
+        raw = raw_evidence(self._network, inputs, self.device)
+        return Scores(self.manifest.calibration.score(raw), raw)
+
+    @torch.inference_mode()
+    def localize(self, inputs: NDArray[np.generic]) -> Floats:
+        """Where a record is strange: pictures to heat maps `[N, H, W]`, windows to contributions `[N, T, F]`; >= 0.
+
+        Takes what `score` takes. The unit is that of the prepared record: comparable within a detector, not across.
+        """
+        self._check(inputs)
+        if len(inputs) == 0:
+            return np.zeros((0, *self.input_shape[:2]), dtype=np.float32)
+        maps = [self._network.localize(self._network.prepare(part)) for part in _slices(inputs, self.device)]
+        return torch.cat(maps).float().cpu().numpy()
+
+    def warm_up(self, batch: int) -> None:
+        """Pays first-call costs (allocation, choice of algorithms) for batches of `batch` and of one."""
+        for size in {1, max(1, batch)}:
+            records = np.zeros((size, *self.input_shape), dtype=np.uint8 if self.kind == "image" else np.float32)
+            self.score(records)
+        self.localize(records[:1])
+
+    def _check(self, inputs: NDArray[np.generic]) -> None:
+        if inputs.shape[1:] != self.input_shape or inputs.ndim != len(self.input_shape) + 1:
+            expected = ", ".join(str(size) for size in self.input_shape)
+            raise ModelError(f"{self.name} takes records of shape [N, {expected}], not {list(inputs.shape)}")

@@ -1,0 +1,179 @@
+"""GANomaly of pictures.
+
+Sources:
+- S. Akcay, A. Atapour-Abarghouei, T. P. Breckon, GANomaly, ACCV 2018, section 3.1 and figure 2: the generator is an
+  encoder and a decoder, a second encoder reads what the decoder made, a discriminator compares the two pictures.
+- A. Radford, L. Metz, S. Chintala, DCGAN, ICLR 2016, section 3: strided convolutions with batch normalisation.
+- T. Chen et al., SimCLR, ICML 2020, section 2.1: a small head on the encoder whose output is compared by angle.
+
+What a score is made of, cheapest first: the angle between the two codes, the reconstruction error, the distance of the
+head's output to its nearest normal neighbours, and the same for the last convolutional map relative to their density.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import ImageConfig
+from model.evidence import NeighbourMemory
+from model.losses import latent_distance
+
+COARSEST = 4  # pixels a side of the last map
+
+
+def _down(inputs: int, outputs: int, *, norm: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=not norm)]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2))
+
+
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+def _widths(side: int, width: int) -> list[int]:
+    """Channels of the maps from the finest to the coarsest; they double with each halving, up to four times."""
+    halvings = (side // COARSEST).bit_length() - 1
+    return [min(width << level, 4 * width) for level in range(halvings)]
+
+
+class Encoder(nn.Module):
+    """Picture to code."""
+
+    def __init__(self, config: ImageConfig, width: int) -> None:
+        super().__init__()
+        widths = _widths(config.side, width)
+        blocks = [_down(config.channels, widths[0], norm=False)]
+        blocks += [_down(a, b) for a, b in pairwise(widths)]
+        self.blocks = nn.Sequential(*blocks)
+        self.features = widths[-1] * COARSEST * COARSEST
+        self.code = nn.Linear(self.features, config.latent)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared pictures `[B, C, side, side]` to codes and flat last maps."""
+        maps = self.blocks(x).flatten(1)  # (B, 16 · 4w)
+        return self.code(maps), maps  # (B, latent), (B, 16 · 4w)
+
+
+class Decoder(nn.Module):
+    """Code to picture, in −1…1."""
+
+    def __init__(self, config: ImageConfig, width: int) -> None:
+        super().__init__()
+        widths = _widths(config.side, width)[::-1]
+        self.top = widths[0]
+        self.spread = nn.Linear(config.latent, self.top * COARSEST * COARSEST)
+        self.blocks = nn.Sequential(*[_up(a, b) for a, b in pairwise(widths)])
+        self.paint = nn.ConvTranspose2d(widths[-1], config.channels, 4, stride=2, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes `[B, latent]` to pictures."""
+        maps = functional.relu(self.spread(z)).view(-1, self.top, COARSEST, COARSEST)  # (B, 4w, 4, 4)
+        return torch.tanh(self.paint(self.blocks(maps)))  # (B, C, side, side)
+
+
+class Discriminator(nn.Module):
+    """Picture to a logit (real above 0) and to the features that the generator is asked to match."""
+
+    def __init__(self, config: ImageConfig, width: int) -> None:
+        super().__init__()
+        widths = _widths(config.side, width)
+        blocks = [_down(config.channels, widths[0], norm=False)]
+        blocks += [_down(a, b) for a, b in pairwise(widths)]
+        self.blocks = nn.Sequential(*blocks)
+        self.judge = nn.Linear(widths[-1] * COARSEST * COARSEST, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared pictures `[B, C, side, side]` to logits and features."""
+        maps = self.blocks(x).flatten(1)
+        return self.judge(maps).squeeze(1), maps  # (B,), (B, 16 · 4w)
+
+
+class ImageGanomaly(nn.Module):
+    """The whole: generator, second encoder, discriminator, head, and the memory of normal pictures.
+
+    `low` and `high` are the training pictures' own range, so that a dark camera is seen as well as a bright one.
+    """
+
+    low: Tensor
+    high: Tensor
+    mix: Tensor
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, config.encoder_width)
+        self.decoder = Decoder(config, config.decoder_width)
+        self.encoder2 = Encoder(config, config.decoder_width)
+        self.discriminator = Discriminator(config, config.decoder_width)
+        self.head = nn.Sequential(
+            nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, config.projection)
+        )
+        self.projections = NeighbourMemory(config.memory, config.projection, config.neighbours)
+        self.maps = NeighbourMemory(config.memory, config.sketch, config.neighbours)
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.full((), 255.0))
+        self.register_buffer("mix", torch.zeros(self.encoder.features, config.sketch))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Records `[B, H, W, C]`, uint8 or float in 0…255, to what the networks see: `[B, C, side, side]`."""
+        side, config = self.config.side, self.config
+        pixels = x.permute(0, 3, 1, 2).float()  # (B, C, H, W)
+        pixels = ((pixels - self.low) / (self.high - self.low) * 2.0 - 1.0).clamp(-1.5, 1.5)
+        longest = max(config.height, config.width)
+        if config.height != config.width:
+            bottom, right = longest - config.height, longest - config.width
+            pixels = functional.pad(pixels, (0, right, 0, bottom), mode="replicate")  # (B, C, longest, longest)
+        if longest != side:
+            pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=longest > side)
+        return pixels.contiguous(memory_format=torch.channels_last)  # (B, C, side, side)
+
+    def generate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared pictures to the first code `[B, latent]` and the reconstruction `[B, C, side, side]`."""
+        z, _ = self.encoder(x)
+        return z, self.decoder(z)
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> None:
+        """Takes `[memory, C, side, side]` prepared normal pictures, in evaluation mode."""
+        seen = [self.encoder(some) for some in torch.split(x, 256)]
+        codes, maps = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        # The strongest directions of the maps, uncentred, as the maps are compared by angle.
+        axes = torch.linalg.svd(maps, full_matrices=False).Vh[: self.config.sketch]
+        self.mix = functional.pad(axes.T, (0, self.config.sketch - len(axes))).contiguous()
+        self.projections.remember(self.head(codes))
+        self.maps.remember(self.sketch(maps))
+
+    def sketch(self, maps: Tensor) -> Tensor:
+        """The last map in fewer numbers: `[B, sketch]`, along their strongest directions."""
+        return maps @ self.mix
+
+    def evidence(self, x: Tensor) -> dict[str, Tensor]:
+        """Prepared pictures to `[B]` per evidence; larger is stranger."""
+        z, maps = self.encoder(x)
+        output = self.decoder(z)
+        second, _ = self.encoder2(output)
+        return {
+            "latent": latent_distance(z, second),
+            "reconstruction": (x - output).abs().mean(dim=(1, 2, 3)),
+            "projection": self.projections.distance(self.head(z)),
+            "map": self.maps.relative_distance(self.sketch(maps)),
+        }
+
+    def localize(self, x: Tensor) -> Tensor:
+        """Prepared pictures to how far each pixel of the record is from its reconstruction: `[B, H, W]`, >= 0."""
+        config = self.config
+        _, output = self.generate(x)
+        error = (x - output).abs().mean(dim=1, keepdim=True)  # (B, 1, side, side)
+        error = functional.avg_pool2d(error, 3, stride=1, padding=1, count_include_pad=False)
+        longest = max(config.height, config.width)
+        if longest != config.side:
+            error = functional.interpolate(error, (longest, longest), mode="bilinear")
+        return error[:, 0, : config.height, : config.width]  # (B, H, W)

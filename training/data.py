@@ -1,0 +1,258 @@
+"""Offline files: records to train on and to evaluate with.
+
+`.npz` with `x` (`[N,H,W]` or `[N,H,W,C]` uint8, or float in 0…1; `[N,T,F]` float windows; `[rows,F]` a series) and an
+optional `y` (0 normal, 1 anomaly). `.csv` with a header, one numeric column a feature, and optional columns `timestamp`
+and `label`; columns are separated by comma, semicolon or tab. A series is cut into windows that overlap by all but one.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import zipfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIMITS
+from stream_app.errors import UsageError
+
+Kind = Literal["image", "sequence"]
+DEFAULT_WINDOW = 32
+MAX_VALUES = 1 << 31  # numbers in one file, counted before any is read
+MAX_ABS = 1e12
+TIMESTAMP, LABEL = "timestamp", "label"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Records of one file.
+
+    `x`: pictures `[N, H, W, C]` (uint8, or float32 in 0…255) or windows `[N, T, F]` float32. `y`: `[N]` 0 or 1, None
+    without labels; a window of a series has the label of its newest observation. `clean`: `[N]`, true where nothing in
+    the record is labelled anomalous: what may be learned from. `timestamps`: `[N]` seconds since the Unix epoch, of the
+    newest observation. For a series, `series` is the `[rows, F]` table the windows were cut from (window i ends at row
+    i + T − 1).
+    """
+
+    kind: Kind
+    x: NDArray[Any]
+    y: NDArray[np.int64] | None
+    clean: NDArray[np.bool_]
+    timestamps: NDArray[np.float64] | None
+    source: str
+    sha256: str
+    series: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one record."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file: observations of a series, records otherwise."""
+        return len(self.x) if self.series is None else len(self.series)
+
+
+def load(path: str | Path, kind: str, window: int | None = None) -> Dataset:
+    """Reads a file. `window` is the length to cut a series into (32 unless told).
+
+    Raises UsageError, naming the field, the limit and the value, for whatever can't be used.
+    """
+    file = Path(path)
+    if kind not in ("image", "sequence"):
+        raise UsageError(f"kind must be image or sequence, not {kind!r}")
+    if not file.is_file():
+        raise UsageError(f"{file}: there is no such file")
+    if file.suffix == ".npz":
+        x, y = _read_npz(file)
+        timestamps = None
+    elif file.suffix == ".csv" and kind == "sequence":
+        x, y, timestamps = _read_csv(file)
+    else:
+        wanted = ".npz" if kind == "image" else ".npz or .csv"
+        raise UsageError(f"{file}: a file of {kind} records ends in {wanted}")
+    return from_arrays(
+        x, kind, y=y, timestamps=timestamps, window=window, source=str(file), sha256=_digest_of_file(file)
+    )
+
+
+def from_arrays(
+    x: NDArray[Any],
+    kind: str,
+    *,
+    y: NDArray[Any] | None = None,
+    timestamps: NDArray[np.float64] | None = None,
+    window: int | None = None,
+    source: str = "memory",
+    sha256: str | None = None,
+) -> Dataset:
+    """A dataset from arrays as a `.npz` file holds them. Raises UsageError as `load` does."""
+    labels = None if y is None else _check_labels(y, len(x), source)
+    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest() if sha256 is None else sha256
+    if kind == "image":
+        pictures = _check_pictures(x, source)
+        clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
+        return Dataset("image", pictures, labels, clean, None, source, digest)
+    values = _check_values(x, source)
+    if values.ndim == 3:
+        _within(f"{source}: x.shape[1] (steps)", values.shape[1], LENGTH_LIMITS)
+        if window not in (None, values.shape[1]):
+            raise UsageError(f"{source}: x holds windows of {values.shape[1]} steps; they can't be cut to {window}")
+        clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
+        return Dataset("sequence", values, labels, clean, timestamps, source, digest)
+    return _cut(values, labels, timestamps, window or DEFAULT_WINDOW, source, digest)
+
+
+def _cut(
+    series: NDArray[np.float32],
+    labels: NDArray[np.int64] | None,
+    timestamps: NDArray[np.float64] | None,
+    window: int,
+    source: str,
+    digest: str,
+) -> Dataset:
+    _within(f"{source}: window", window, LENGTH_LIMITS)
+    if len(series) < window:
+        raise UsageError(f"{source}: {len(series)} rows are fewer than one window of {window}")
+    views = np.lib.stride_tricks.sliding_window_view(series, window, axis=0)  # (N, F, T)
+    windows = views.transpose(0, 2, 1)  # (N, T, F), still without a copy
+    newest = None if labels is None else labels[window - 1 :]
+    clean = np.ones(len(windows), dtype=bool)
+    if labels is not None:
+        clean = np.lib.stride_tricks.sliding_window_view(labels, window).max(axis=1) == 0
+    times = None if timestamps is None else timestamps[window - 1 :]
+    return Dataset("sequence", windows, newest, clean, times, source, digest, series)
+
+
+def _read_npz(file: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {Path(name).stem for name in archive.namelist()}
+            for name in names & {"x", "y"}:
+                _check_size(archive, file, name)
+        if "x" not in names:
+            raise UsageError(f"{file}: there is no array x in it, only {', '.join(sorted(names)) or 'nothing'}")
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["x"], arrays["y"] if "y" in names else None
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise UsageError(f"{file}: not a readable .npz file: {error}") from error
+
+
+def _check_size(archive: zipfile.ZipFile, file: Path, name: str) -> None:
+    with archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    if dtype.hasobject:
+        raise UsageError(f"{file}: {name} holds Python objects; only numbers are read")
+    if (count := math.prod(shape)) > MAX_VALUES:
+        raise UsageError(f"{file}: {name} has {count} numbers; at most {MAX_VALUES} are read")
+
+
+def _read_csv(file: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.float64] | None]:
+    with file.open(newline="", encoding="utf-8-sig") as text:
+        first = text.readline()
+        text.seek(0)
+        separator = max(",;\t", key=first.count)
+        reader = csv.reader(text, delimiter=separator)
+        header = [name.strip() for name in next(reader, [])]
+        features = [i for i, name in enumerate(header) if name.lower() not in (TIMESTAMP, LABEL)]
+        if not features:
+            raise UsageError(f"{file}: the header names no feature column: {first.strip()[:80]!r}")
+        places = {name.lower(): i for i, name in enumerate(header)}
+        rows: list[list[float]] = []
+        labels: list[float] = []
+        times: list[float] = []
+        for number, row in enumerate((row for row in reader if row), start=2):
+            if len(row) != len(header):
+                raise UsageError(f"{file}: line {number} has {len(row)} columns, the header {len(header)}")
+            if len(rows) * len(features) >= MAX_VALUES:
+                raise UsageError(f"{file}: more than {MAX_VALUES} numbers")
+            rows.append([_number(row[i], file, number, header[i]) for i in features])
+            if LABEL in places:
+                labels.append(_number(row[places[LABEL]], file, number, header[places[LABEL]]))
+            if TIMESTAMP in places:
+                times.append(_time(row[places[TIMESTAMP]], file, number))
+    if not rows:
+        raise UsageError(f"{file}: no rows below the header")
+    x = np.array(rows, dtype=np.float64)
+    return x, np.array(labels) if LABEL in places else None, np.array(times) if TIMESTAMP in places else None
+
+
+def _number(text: str, file: Path, line: int, column: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{file}: line {line}, column {column}: {text[:40]!r} is not a number") from None
+
+
+def _time(text: str, file: Path, line: int) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{file}: line {line}, timestamp: {text[:40]!r} is no RFC 3339 time nor seconds") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _check_pictures(x: NDArray[Any], source: str) -> NDArray[Any]:
+    if x.ndim not in (3, 4):
+        raise UsageError(f"{source}: x of pictures is [N,H,W] or [N,H,W,C], not {list(x.shape)}")
+    pictures = x[..., None] if x.ndim == 3 else x
+    _within(f"{source}: x.shape[1] (height)", pictures.shape[1], SIDE_LIMITS)
+    _within(f"{source}: x.shape[2] (width)", pictures.shape[2], SIDE_LIMITS)
+    _within(f"{source}: x.shape[3] (channels)", pictures.shape[3], CHANNEL_LIMITS)
+    if pictures.dtype == np.uint8:
+        return pictures
+    if not np.issubdtype(pictures.dtype, np.floating):
+        raise UsageError(f"{source}: x of pictures is uint8, or float in 0…1, not {pictures.dtype}")
+    low, high = (float(pictures.min()), float(pictures.max())) if pictures.size else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):  # false for NaN as well
+        raise UsageError(f"{source}: x of float pictures must lie in 0…1, but has {low:g}…{high:g}")
+    return pictures.astype(np.float32) * np.float32(255.0)
+
+
+def _check_values(x: NDArray[Any], source: str) -> NDArray[np.float32]:
+    if x.ndim not in (1, 2, 3):
+        raise UsageError(f"{source}: x of sequences is [N,T,F], or a series [rows,F], not {list(x.shape)}")
+    if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
+        raise UsageError(f"{source}: x of sequences holds numbers, not {x.dtype}")
+    table = x[:, None] if x.ndim == 1 else x
+    _within(f"{source}: x.shape[{table.ndim - 1}] (features)", table.shape[-1], FEATURE_LIMITS)
+    wrong = ~(np.abs(table, dtype=np.float64) <= MAX_ABS)
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise UsageError(f"{source}: x{list(place)} is {table[place]}; finite numbers up to ±{MAX_ABS:g} are read")
+    return table.astype(np.float32)
+
+
+def _check_labels(y: NDArray[Any], rows: int, source: str) -> NDArray[np.int64]:
+    if y.shape != (rows,):
+        raise UsageError(f"{source}: y has shape {list(y.shape)}, but x has {rows} rows")
+    if not np.isin(y, (0, 1)).all():
+        other = y[~np.isin(y, (0, 1))][0]
+        raise UsageError(f"{source}: y (label) is 0 for normal and 1 for an anomaly, but has {other}")
+    return y.astype(np.int64)
+
+
+def _within(name: str, value: int, limits: tuple[int, int]) -> None:
+    if not limits[0] <= value <= limits[1]:
+        raise UsageError(f"{name} must be in {limits[0]}..{limits[1]}, not {value}")
+
+
+def _digest_of_file(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
