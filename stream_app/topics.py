@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -31,17 +32,24 @@ def kafka_client_options(kafka: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": round(kafka.request_timeout * 1000),
     }
     if kafka.security_protocol.endswith("SSL"):
-        try:
-            options["ssl_context"] = create_ssl_context(
-                cafile=kafka.ssl_cafile, certfile=kafka.ssl_certfile, keyfile=kafka.ssl_keyfile
-            )
-        except OSError as error:  # ssl.SSLError is one too
-            raise SettingsError(f"GANOMALY_KAFKA__SSL_*: the certificates can't be read: {error}") from error
+        options["ssl_context"] = _ssl_context(kafka)
     if kafka.security_protocol.startswith("SASL"):
         options["sasl_mechanism"] = kafka.sasl_mechanism
         options["sasl_plain_username"] = kafka.sasl_username
         options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
     return options
+
+
+def _ssl_context(kafka: KafkaSettings) -> SSLContext:
+    files = {"ssl_cafile": kafka.ssl_cafile, "ssl_certfile": kafka.ssl_certfile, "ssl_keyfile": kafka.ssl_keyfile}
+    try:
+        context: SSLContext = create_ssl_context(
+            cafile=kafka.ssl_cafile, certfile=kafka.ssl_certfile, keyfile=kafka.ssl_keyfile
+        )
+    except OSError as error:  # ssl.SSLError is one too, and neither says which file it is
+        named = ", ".join(f"GANOMALY_KAFKA__{name.upper()}={path}" for name, path in files.items() if path)
+        raise SettingsError(f"can't be read as PEM: {named}: {error}") from error
+    return context
 
 
 def required_topics(settings: Settings) -> dict[str, dict[str, str]]:

@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "worker": Command("stream_app.cli.worker:worker", "Score what is published, until SIGTERM or Ctrl-C."),
     "local": Command("stream_app.cli.local:local", "Run the embedded broker and Redis.", passes_through=True),
 }
 
