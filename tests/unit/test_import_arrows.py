@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,8 +79,19 @@ def test_the_worker_does_not_import_its_commands():
 
 
 def test_one_file_builds_the_faust_app_and_one_the_transport():
-    assert importers("faust") | importers("mode") <= {"stream_app/app.py", "stream_app/transport.py"}
+    building = {
+        str(path) for path in FILES if re.search(r"faust\.(App|Worker)\(", (ROOT / path).read_text(encoding="utf-8"))
+    }
+    assert building <= {"stream_app/app.py"}
     assert importers("faust.transport") <= {"stream_app/transport.py"}
+
+
+def test_faust_is_known_to_the_app_the_transport_and_the_worker_alone():
+    assert importers("faust") | importers("mode") <= {
+        "stream_app/app.py",
+        "stream_app/transport.py",
+        "stream_app/worker.py",
+    }
 
 
 def test_weights_and_records_are_never_pickled():
