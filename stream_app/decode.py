@@ -218,7 +218,7 @@ class Decoder:
             return indices, array
         low, high = self._value_range(array.dtype)
         flat = array.reshape(len(array), -1)
-        good: NDArray[np.bool_] = ((flat >= low) & (flat <= high)).all(axis=1)  # false for NaN too
+        good = np.all((flat >= low) & (flat <= high), axis=1)  # false for NaN too
         for row in np.flatnonzero(~good):
             error = _explain_values(flat[row], low, high)
             decoded.rejected.append(Rejected(int(indices[row]), STAGE, error))
@@ -365,7 +365,7 @@ def _concatenate(groups: list[tuple[NDArray[np.int64], NDArray[Any]]], shape: tu
     if not groups:
         return Rows(np.empty(0, np.int64), np.empty((0, *shape), np.float32))
     if len(groups) == 1:
-        return Rows(*groups[0])
+        return Rows(groups[0][0], groups[0][1])
     index = np.concatenate([indices for indices, _ in groups])
     order = np.argsort(index, kind="stable")
     return Rows(index[order], np.concatenate([rows for _, rows in groups])[order])

@@ -211,15 +211,15 @@ class Lane:
 
     async def _publish(self, item: _InHand, verdicts: list[Verdict]) -> None:
         chunk, settings, publisher = item.chunk, self._services.settings, self._services.publisher
-        for index, stage, error in item.decoded.rejected:
-            record = chunk.records[index]
+        for rejected in item.decoded.rejected:
+            record, error = chunk.records[rejected.index], rejected.error
             metrics.DEAD_LETTERS.labels(self._tp.topic, type(error).__name__).inc()
             await publisher.send(
                 settings.topics.dead_letter,
                 self._tp.partition,
                 record.key,
                 record.value,
-                dead_letter_headers(record, stage, error),
+                dead_letter_headers(record, rejected.stage, error),
             )
         for verdict in verdicts:
             key = verdict.stream.encode()

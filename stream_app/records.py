@@ -93,7 +93,8 @@ class Chunk:
         return len(self.records)
 
 
-class Rejected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rejected:
     """A record of a chunk that can't be scored, where that was noticed, and why."""
 
     index: int
@@ -101,7 +102,8 @@ class Rejected(NamedTuple):
     error: Exception
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rows:
     """Some records of a chunk as one array.
 
     `index` int64 `[n]` points into `chunk.records`, ascending; `data` is `[n, …]`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -147,12 +147,14 @@ class ScoringThread:
                     return self._calls.pop(0)
                 now = self._clock.monotonic()
                 waiting = [(due, name) for name, each in self._batchers.items() if (due := each.due_at()) is not None]
-                if waiting:
-                    due, name = min(waiting)
-                    batch = self._batchers[name].take(now)
-                    if batch is not None:
-                        return name, self._scorers[name], batch
-                self._wake.wait(timeout=max(0.0, due - now) if waiting else None)
+                if not waiting:
+                    self._wake.wait()
+                    continue
+                first_due, name = min(waiting)
+                batch = self._batchers[name].take(now)
+                if batch is not None:
+                    return name, self._scorers[name], batch
+                self._wake.wait(timeout=first_due - now)
             return None
 
     def _score(self, name: str, scorer: Scorer, batch: Batch) -> None:
@@ -184,7 +186,7 @@ class ScoringThread:
             result = fault
         self._loop.call_soon_threadsafe(_resolve, call.future, result)
 
-    def _settle(self, results: list[tuple[Job, Any]]) -> None:
+    def _settle(self, results: Sequence[tuple[Job, Any]]) -> None:
         def resolve_all() -> None:
             for job, result in results:
                 if isinstance(job, _Pending) and job.future is not None:

@@ -148,9 +148,9 @@ def test_what_is_wrong_is_said_and_its_mates_are_read(record: Record, error: typ
     limits = {"max_record_bytes": 2000, "max_key_bytes": 64, "max_header_bytes": 500, "max_pixels": 100}
     decoded = decoder(**limits).decode(chunk_of(raw(PIXELS), record, npy(PIXELS)))
     assert decoded.ready.index.tolist() == [0, 2]
-    ((index, stage, found),) = decoded.rejected
-    assert (index, stage, type(found)) == (1, "decode", error)
-    assert says in str(found)
+    (rejected,) = decoded.rejected
+    assert (rejected.index, rejected.stage, type(rejected.error)) == (1, "decode", error)
+    assert says in str(rejected.error)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_what_is_wrong_is_said_and_its_mates_are_read(record: Record, error: typ
 )
 def test_wrong_sequences_are_named(record: Record, error: type[Exception], says: str) -> None:
     decoded = decoder(SEQUENCE, max_length=8).decode(chunk_of(record))
-    ((_, _, found),) = decoded.rejected
-    assert type(found) is error
-    assert says in str(found)
+    (rejected,) = decoded.rejected
+    assert type(rejected.error) is error
+    assert says in str(rejected.error)
 
 
 def test_a_lying_header_takes_no_memory() -> None:
