@@ -1,0 +1,116 @@
+"""How the commands reach the broker: one producer, one consumer without a group, and errors a person can act on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from stream_app.errors import BrokerUnavailable, UsageError
+from stream_app.settings import KafkaSettings, Settings
+from stream_app.topics import ensure_topics, kafka_client_options, list_topics, required_topics
+
+LINGER = 0.005  # seconds a producer waits for a fuller batch
+
+
+def silence_client() -> None:
+    """Keeps aiokafka's own lines off the terminal: what matters of them reaches the user as an error of ours."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
+
+
+@asynccontextmanager
+async def producing(kafka: KafkaSettings, *, max_bytes: int, linger: float = LINGER) -> AsyncIterator[AIOKafkaProducer]:
+    """A started producer that waits for the broker's acknowledgement. `max_bytes`: of the largest record.
+
+    Raises BrokerUnavailable when no broker answers.
+    """
+    producer = AIOKafkaProducer(
+        **kafka_client_options(kafka), acks="all", linger_ms=round(linger * 1000), max_request_size=max_bytes
+    )
+    try:
+        with broker_errors(kafka):
+            await producer.start()
+        yield producer
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def following(
+    kafka: KafkaSettings, topics: Collection[str], *, from_beginning: bool = False
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer of all partitions of `topics`, in no group, standing at their ends (or beginnings).
+
+    Raises UsageError for a topic that does not exist, BrokerUnavailable when no broker answers.
+    """
+    await require_topics(kafka, topics)
+    consumer = AIOKafkaConsumer(
+        *topics,
+        **kafka_client_options(kafka),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest" if from_beginning else "latest",
+    )
+    try:
+        with broker_errors(kafka):
+            await consumer.start()
+            for partition in consumer.assignment():
+                await consumer.position(partition)  # asks where it stands; what is written from now on is not missed
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+class broker_errors:  # noqa: N801 -- used like contextlib's own
+    """Turns errors of the client into BrokerUnavailable, with the address and the setting that names it."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        cause = error.__cause__ if isinstance(error, BrokerUnavailable) else error
+        if isinstance(cause, KafkaConnectionError):
+            raise BrokerUnavailable(unreachable(self._kafka, "no broker answers there")) from error
+        if isinstance(cause, (KafkaError, OSError, TimeoutError)):
+            raise BrokerUnavailable(unreachable(self._kafka, str(cause) or type(cause).__name__)) from error
+
+
+def unreachable(kafka: KafkaSettings, why: str) -> str:
+    """What to tell the user when the broker fails us."""
+    return (
+        f"Kafka at {kafka.bootstrap_servers} (GANOMALY_KAFKA__BOOTSTRAP_SERVERS): {why}. "
+        "`ganomaly-stream doctor` checks it; `ganomaly-stream local` starts an embedded broker"
+    )
+
+
+async def require_topics(kafka: KafkaSettings, topics: Collection[str]) -> None:
+    """Raises UsageError for the first topic that does not exist."""
+    with broker_errors(kafka):
+        existing = await list_topics(kafka)
+    for topic in topics:
+        if topic not in existing:
+            known = ", ".join(name for name in existing if not name.startswith("_")) or "none"
+            raise UsageError(f"topic {topic} does not exist on {kafka.bootstrap_servers}; there are: {known}")
+
+
+async def ensure_topic(settings: Settings, topic: str) -> list[str]:
+    """Makes `topic`, and with one of our own the others too, where it is missing. Returns what was made.
+
+    Raises UsageError for a missing topic where `kafka.create_topics` is off.
+    """
+    if not settings.kafka.create_topics:
+        await require_topics(settings.kafka, [topic])
+        return []
+    with broker_errors(settings.kafka):
+        if topic in required_topics(settings):
+            return await ensure_topics(settings)
+        if topic in await list_topics(settings.kafka):
+            return []
+        # A topic of records for a worker with other routes: made as those of our own routes are.
+        return await ensure_topics(settings.model_copy(update={"routes": {**settings.routes, topic: "none"}}))
