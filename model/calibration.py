@@ -31,7 +31,7 @@ Floats = NDArray[np.float64]
 SKETCH_K = 254  # the most the library takes (it keeps k in a byte, 256 becomes 4)
 EXACT_UP_TO = 1500  # values a sketch of this k holds without loss, so that the same data gives the same calibration
 TAIL_SHARE = 0.1
-MIN_EXCESSES = 10
+MIN_EXCESSES = 20
 MAX_SHAPE = 0.5  # a heavier tail has no variance, and no held-out set can show it
 KNOTS = 512
 CAP = 12.0  # nats: one evidence alone can't outvote all others together
@@ -79,8 +79,11 @@ class Tail(BaseModel):
         return value
 
     @classmethod
-    def fit(cls, values: ArrayLike) -> Tail:
-        """From raw scores `[n]` of held-out normals, n >= 2 and finite (else ValueError)."""
+    def fit(cls, values: ArrayLike, *, exponential: bool = False) -> Tail:
+        """From raw scores `[n]` of held-out normals, n >= 2 and finite (else ValueError).
+
+        With `exponential` the tail's shape is not estimated but 0.
+        """
         ordered = np.sort(np.asarray(values, dtype=np.float32).astype(np.float64))
         if len(ordered) < 2 or not np.isfinite(ordered).all():
             raise ValueError("a calibration needs at least two finite values")
@@ -90,7 +93,7 @@ class Tail(BaseModel):
         if len(above) == 0:  # the largest values all tie, so nothing says how fast the tail falls
             spread = float(ordered[-1] - ordered[0]) or max(abs(start), 1e-6)
             above = np.full(1, 0.1 * spread)
-        shape, scale = pareto_by_moments(above)
+        shape, scale = (0.0, float(above.mean())) if exponential else pareto_by_moments(above)
         share = len(above) / (len(ordered) + 1)
         return cls(sketch=write_sketch(ordered), start=start, share=share, shape=shape, scale=scale)
 
@@ -163,10 +166,15 @@ def calibrate(raw: Mapping[str, NDArray[np.float32]], used: tuple[str, ...]) -> 
         raise ValueError("every evidence is the same for every record")
     fold = np.arange(count) * FOLDS // count
     joined = _across_folds(fold, lambda fit, ask: _joined(values, fit, ask))
-    joint = Tail.fit(joined)
+    joint = _joint_tail(joined)
     tails = {name: Tail.fit(value) for name, value in values.items()}
-    scores = _across_folds(fold, lambda fit, ask: Tail.fit(joined[fit]).surprise(joined[ask])) / math.log(10.0)
+    scores = _across_folds(fold, lambda fit, ask: _joint_tail(joined[fit]).surprise(joined[ask])) / math.log(10.0)
     return Fitted(Calibration(evidence=tails, joint=joint), scores.astype(np.float32))
+
+
+def _joint_tail(joined: Floats) -> Tail:
+    """A mean of −ln p of normal records has an exponential tail: each of them has, and a shape need not be guessed."""
+    return Tail.fit(joined, exponential=True)
 
 
 def _joined(values: Mapping[str, Floats], fit: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Floats:

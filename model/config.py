@@ -74,10 +74,10 @@ class ImageConfig(_Json):
     def for_shape(cls, height: int, width: int, channels: int) -> ImageConfig:
         """The defaults for records `[height, width, channels]`.
 
-        The networks see the next larger of 32 and 64 pixels a side: below 32 there is too little for three strided
-        layers to work on, and beyond 64 the cost of a score would grow fourfold per doubling.
+        The networks see the next larger of 16, 32 and 64 pixels a side: beyond 64 the cost of a score would grow
+        fourfold with each doubling.
         """
-        side = 32 if max(height, width) <= 32 else 64
+        side = next((side for side in IMAGE_SIDES if side >= max(height, width)), IMAGE_SIDES[-1])
         return cls(height=height, width=width, channels=channels, side=side)
 
     @property
@@ -94,7 +94,7 @@ class SequenceConfig(_Json):
     features: int
     hidden: int = 32
     latent: int = 16
-    components: int = 32
+    components: int = 64
     memory: int = 2048
     neighbours: int = 5
 
@@ -110,7 +110,7 @@ class SequenceConfig(_Json):
     @classmethod
     def for_shape(cls, length: int, features: int) -> SequenceConfig:
         """The defaults for windows `[length, features]`."""
-        return cls(length=length, features=features, components=max(1, min(32, length * features // 2)))
+        return cls(length=length, features=features, components=min(64, length * features))
 
     @property
     def input_shape(self) -> tuple[int, int]:

@@ -7,7 +7,7 @@ Sources:
 - F. Hampel, The influence curve and its role in robust estimation, JASA 69, 1974: median and interquartile range.
 
 What a score is made of: the angle between the two codes, the reconstruction error, the Mahalanobis distance of the
-window, and the distance of its components to those of the nearest normal windows.
+window, and its Euclidean distance to the nearest normal windows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.config import SequenceConfig
-from model.evidence import Mahalanobis, NeighbourMemory
+from model.evidence import ShrunkGaussian, WindowMemory
 from model.losses import latent_distance
 
-CLIP = 6.0  # scaled units: one broken sensor must not drown the other features
+CLIP = 8.0  # scaled units: one broken sensor must not drown the other features
 IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution, in standard deviations
 
 
@@ -83,8 +83,8 @@ class SequenceGanomaly(nn.Module):
         self.decoder = Decoder(config)
         self.encoder2 = Encoder(config)
         self.discriminator = Discriminator(config)
-        self.linear = Mahalanobis(width, config.components)
-        self.windows = NeighbourMemory(config.memory, config.components, config.neighbours)
+        self.gaussian = ShrunkGaussian(width, config.components)
+        self.windows = WindowMemory(config.memory, config.components + 1, config.neighbours)
         self.register_buffer("centre", torch.zeros(config.features))
         self.register_buffer("scale", torch.ones(config.features))
 
@@ -105,12 +105,11 @@ class SequenceGanomaly(nn.Module):
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
         """Takes `[memory, T, F]` prepared normal windows: what later ones are compared to."""
-        flat = x.flatten(1)
-        self.linear.fit(flat)
-        self.windows.remember(self.linear.components(flat))
+        self.gaussian.fit(x.flatten(1))
+        self.windows.remember(_points(*self.gaussian.coordinates(x.flatten(1))))
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Windows `[B, T, F]` in the units of their sensors to scaled ones, cut off at ±6."""
+        """Windows `[B, T, F]` in the units of their sensors to scaled ones, cut off at ±8."""
         return ((x.float() - self.centre) / self.scale).clamp(-CLIP, CLIP)
 
     def generate(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,15 +120,23 @@ class SequenceGanomaly(nn.Module):
     def evidence(self, x: Tensor) -> dict[str, Tensor]:
         """Prepared windows to `[B]` per evidence; larger is stranger."""
         z, output = self.generate(x)
-        flat = x.flatten(1)  # (B, T·F)
+        along, beside = self.gaussian.coordinates(x.flatten(1))  # (B, components), (B,)
         return {
             "latent": latent_distance(z, self.encoder2(output)),
             "reconstruction": functional.l1_loss(output, x, reduction="none").mean(dim=(1, 2)),
-            "mahalanobis": self.linear.distance(flat),
-            "neighbours": self.windows.distance(self.linear.components(flat)),
+            "mahalanobis": self.gaussian.distance(along, beside),
+            "neighbours": self.windows.distance(_points(along, beside)),
         }
 
     def localize(self, x: Tensor) -> Tensor:
         """Prepared windows to how far each value is from its reconstruction: `[B, T, F]`, >= 0, in scaled units."""
         _, output = self.generate(x)
         return (x - output).abs()
+
+
+def _points(along: Tensor, beside: Tensor) -> Tensor:
+    """Coordinates with the length of what is left as the last: `[B, components + 1]`.
+
+    Distances between such points are at most those of the windows, and equal where all components are kept.
+    """
+    return torch.cat([along, beside.sqrt().unsqueeze(1)], dim=1)

@@ -12,8 +12,11 @@ from model.errors import TrainingError
 from training.data import Dataset
 
 MINIMUM = {"image": 50, "sequence": 100}
-BLOCKS = 10
-HELD_BLOCKS = (2, 5, 9)
+# Blocks that a series is cut into, and those of them held out, the newest always. Around each, windows are lost to
+# training, so that a short series is cut into fewer.
+LONG = (10, (2, 5, 9))
+SHORT = (6, (2, 5))
+LONG_FROM = 40  # window lengths
 
 Indices = NDArray[np.int64]
 
@@ -27,10 +30,10 @@ class Split:
 
 
 def split(dataset: Dataset, random: np.random.Generator) -> Split:
-    """Clean records to train on, and others, at least 20 and at most 1,500, to calibrate on.
+    """Clean records to train on, and others, 10 at least and 1,500 at most, to calibrate on.
 
-    Pictures are drawn at random: a tenth, more where there are few. Windows are taken by blocks of time, three of ten
-    with the newest among them, and those that share an observation with a held-out window are left out of both.
+    Pictures are drawn at random: a tenth, a fifth where there are few. Windows are taken by blocks of time spread over
+    the series, the newest among them; others that share an observation with a held-out window are left out of both.
     Raises TrainingError, naming the minimum, where there are too few.
     """
     clean = np.flatnonzero(dataset.clean)
@@ -43,20 +46,21 @@ def split(dataset: Dataset, random: np.random.Generator) -> Split:
 
 def _at_random(clean: Indices, random: np.random.Generator) -> Split:
     count = len(clean)
-    held = min(max(count // 10, min(150, count * 4 // 10)), EXACT_UP_TO)
+    held = min(max(count // 10, min(300, count // 5)), EXACT_UP_TO)
     order = random.permutation(clean)
     return Split(np.sort(order[held:]), np.sort(order[:held]))
 
 
 def _by_blocks(dataset: Dataset, clean: Indices) -> Split:
-    block = np.arange(len(clean)) * BLOCKS // len(clean)
-    held = np.isin(block, HELD_BLOCKS)
+    length = dataset.x.shape[1]
+    count, chosen = LONG if len(clean) >= LONG_FROM * length else SHORT
+    held = np.isin(np.arange(len(clean)) * count // len(clean), chosen)
     train = clean[~held]
     if dataset.series is not None:
-        train = _apart(train, clean[held], dataset.x.shape[1])
+        train = _apart(train, clean[held], length)
     if len(train) < 20:
         raise TrainingError(
-            f"{dataset.source}: of {len(clean)} normal windows of {dataset.x.shape[1]} steps only {len(train)} share "
+            f"{dataset.source}: of {len(clean)} normal windows of {length} steps only {len(train)} share "
             "nothing with the held-out ones; give more rows or a shorter window"
         )
     held_out = clean[held]

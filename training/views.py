@@ -39,7 +39,7 @@ def picture_view(x: Tensor, random: torch.Generator) -> Tensor:
     count, _, side, _ = x.shape
     grid = functional.affine_grid(_affine(count, random, x.device), list(x.shape), align_corners=False)  # (B, S, S, 2)
     bend = torch.randn(count, 2, 4, 4, generator=random, device=x.device) * ELASTIC
-    bend = functional.interpolate(bend, (side, side), mode="bicubic", align_corners=False)
+    bend = functional.interpolate(bend, (side, side), mode="bilinear", align_corners=False)
     view = functional.grid_sample(x, grid + bend.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
     third = count // 3
     thicker = functional.max_pool2d(view[:third], 3, stride=1, padding=1)
