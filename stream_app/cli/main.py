@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("stream_app.cli.demo.command:demo", "Train, stream and find real anomalies, on embedded servers."),
     "train": Command("stream_app.cli.train:train", "Train a detector and put it in service."),
     "evaluate": Command(
         "stream_app.cli.evaluate:evaluate", "Measure a detector, and simple methods beside it, on a labelled file."

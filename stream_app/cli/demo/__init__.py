@@ -1,0 +1,1 @@
+"""`demo`: the main job on real data, with embedded servers, and an account of what came of it."""

@@ -1,0 +1,135 @@
+"""The demo's books: what was published, and what the worker said about it. Nothing here knows Kafka."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stream_app.cli.demo.scene import NORMAL, Due, Planned
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Alarms against the truth. What is counted is said by whoever counts: pictures, or incidents."""
+
+    found: int
+    missed: int
+    false: int
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the alarms that were right; None without alarms."""
+        alarms = self.found + self.false
+        return self.found / alarms if alarms else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of what was to be found that was found; None where there was nothing."""
+        due = self.found + self.missed
+        return self.found / due if due else None
+
+
+@dataclass(slots=True)
+class Account:
+    """Of one topic of records. Times are those of one monotonic clock, in seconds."""
+
+    planned: dict[str, Planned]
+    published: dict[str, float] = field(default_factory=dict)
+    scored: set[str] = field(default_factory=set)
+    anomalous: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+    alarms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    delays: list[float] = field(default_factory=list)
+    finished: float = 0.0
+
+    @classmethod
+    def of(cls, planned: Iterable[Planned]) -> Account:
+        """Nothing published yet."""
+        return cls({record.id: record for record in planned})
+
+    def note_published(self, record: Planned, now: float) -> None:
+        """The record is handed to the producer."""
+        self.published[record.id] = now
+
+    def note_scored(self, event: dict[str, Any], now: float) -> None:
+        """A scored event came in."""
+        self.scored.add(event["record"]["id"])
+        if event["is_anomaly"]:
+            self.anomalous.add(event["record"]["id"])
+        self.finished = max(self.finished, now)
+
+    def note_dead(self, record_id: str, now: float) -> None:
+        """A dead letter came in."""
+        self.dead.add(record_id)
+        self.finished = max(self.finished, now)
+
+    def note_alert(self, event: dict[str, Any], now: float) -> None:
+        """An alert came in. One that closes an episode is about a normal record."""
+        if not event["is_anomaly"]:
+            return
+        self.alarms[event["record"]["id"]] = event
+        self.delays.append(now - self.published[event["record"]["id"]])
+
+    def expected(self, due: Due) -> set[str]:
+        """Ids of the records that the worker owes this for."""
+        return {name for name, record in self.planned.items() if record.due is due}
+
+    @property
+    def outstanding(self) -> set[str]:
+        """Ids of records whose score, dead letter or alert has not come yet."""
+        due = self.expected(Due.SCORE) | self.expected(Due.DEAD_LETTER)
+        return (due - self.scored - self.dead) | (self.anomalous - self.alarms.keys())
+
+    @property
+    def in_order(self) -> bool:
+        """Whether each record ended as it should: scored, or dead-lettered, and not both."""
+        return self.scored == self.expected(Due.SCORE) and self.dead == self.expected(Due.DEAD_LETTER)
+
+    @property
+    def rate(self) -> float:
+        """Records a second, from the first published to the last scored."""
+        seconds = self.finished - min(self.published.values(), default=0.0)
+        return len(self.scored | self.dead) / seconds if seconds > 0 else 0.0
+
+    def delay(self, quantile: float) -> float | None:
+        """Seconds from a record's publication to its alert's arrival."""
+        return float(np.quantile(self.delays, quantile)) if self.delays else None
+
+    def by_record(self) -> dict[str, Counts]:
+        """Alarms by record, for each truth; normal records (truth "") can only be falsely raised."""
+        kinds: dict[str, list[bool]] = defaultdict(list)
+        for name in self.expected(Due.SCORE):
+            kinds[self.planned[name].truth].append(name in self.alarms)
+        return {
+            truth: Counts(0, 0, sum(raised)) if truth == NORMAL else Counts(sum(raised), len(raised) - sum(raised), 0)
+            for truth, raised in sorted(kinds.items())
+        }
+
+    def by_incident(self) -> Counts:
+        """Alarms by incident: one is found when a window with one of its hours raised an alarm.
+
+        A run of alarms outside of incidents, without an hour between them, is one false alarm: whoever is called is
+        called once.
+        """
+        incidents = {record.truth for record in self.planned.values()} - {NORMAL}
+        found = {self.planned[name].truth for name in self.alarms} - {NORMAL}
+        return Counts(len(found), len(incidents - found), self._false_runs())
+
+    def _false_runs(self) -> int:
+        runs = 0
+        raised_before: dict[str, bool] = {}
+        for name, record in self.planned.items():
+            raised = name in self.alarms and record.truth == NORMAL
+            runs += raised and not raised_before.get(record.stream, False)
+            raised_before[record.stream] = raised
+        return runs
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """The sum."""
+    every = list(counts)
+    return Counts(sum(c.found for c in every), sum(c.missed for c in every), sum(c.false for c in every))

@@ -1,0 +1,82 @@
+"""The demo's figures, as a table for people and as an object for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from stream_app.cli.demo.account import Account, Counts, total
+from stream_app.cli.demo.scene import NORMAL
+
+
+def figures(account: Account, counts: Counts) -> dict[str, Any]:
+    """Everything that the table shows of one topic; times in seconds."""
+    return {
+        "published": len(account.published),
+        "scored": len(account.scored),
+        "dead_lettered": len(account.dead),
+        "alerts": len(account.alarms),
+        "found": counts.found,
+        "missed": counts.missed,
+        "false": counts.false,
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "records_per_second": account.rate,
+        "delay_p50": account.delay(0.5),
+        "delay_p99": account.delay(0.99),
+        "kinds": {
+            truth: {"found": each.found, "missed": each.missed}
+            for truth, each in account.by_record().items()
+            if truth != NORMAL
+        },
+    }
+
+
+def summary(pictures: Account, flow: Account) -> dict[str, Any]:
+    """The figures of both topics. Pictures are counted one by one, the flow by incidents."""
+    return {
+        "images": figures(pictures, total(pictures.by_record().values())),
+        "sequences": figures(flow, flow.by_incident()),
+    }
+
+
+def table(result: dict[str, Any]) -> Table:
+    """For people."""
+    images, sequences = result["images"], result["sequences"]
+    shown = Table("", "pictures", "water flow", title="What came of it", title_justify="left")
+    for label, name in (("records published", "published"), ("scored", "scored"), ("dead letters", "dead_lettered")):
+        shown.add_row(label, str(images[name]), str(sequences[name]))
+    shown.add_section()
+    shown.add_row("anomalies published", *(_anomalies(each, unit) for each, unit in _units(images, sequences)))
+    shown.add_row("found", str(images["found"]), str(sequences["found"]), style="bold green")
+    for kind, counts in images["kinds"].items():
+        shown.add_row(f"  {kind}", f"{counts['found']} of {counts['found'] + counts['missed']}", "", style="dim")
+    for kind, counts in sequences["kinds"].items():
+        found, hours = counts["found"], counts["found"] + counts["missed"]
+        shown.add_row(f"  {kind}", "", f"{found} of {hours} hours" if found else "missed", style="dim")
+    shown.add_row("missed", str(images["missed"]), str(sequences["missed"]))
+    shown.add_row("falsely raised", str(images["false"]), str(sequences["false"]))
+    shown.add_row("precision", _share(images["precision"]), _share(sequences["precision"]))
+    shown.add_row("recall", _share(images["recall"]), _share(sequences["recall"]))
+    shown.add_section()
+    shown.add_row("records a second", f"{images['records_per_second']:.0f}", f"{sequences['records_per_second']:.0f}")
+    for label, name in (("delay to the alert, p50", "delay_p50"), ("delay to the alert, p99", "delay_p99")):
+        shown.add_row(label, _milliseconds(images[name]), _milliseconds(sequences[name]))
+    return shown
+
+
+def _units(images: dict[str, Any], sequences: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    return [(images, "pictures"), (sequences, "incidents")]
+
+
+def _anomalies(figures: dict[str, Any], unit: str) -> str:
+    return f"{figures['found'] + figures['missed']} {unit}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "–" if value is None else f"{value * 1000:.0f} ms"
