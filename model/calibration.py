@@ -33,9 +33,9 @@ EXACT_UP_TO = 1500  # values a sketch of this k holds without loss, so that the 
 TAIL_SHARE = 0.1
 MIN_EXCESSES = 20
 MAX_SHAPE = 0.5  # a heavier tail has no variance, and no held-out set can show it
-KNOTS = 512
-CAP = 12.0  # nats: one evidence alone can't outvote all others together
-FOLDS = 5
+MOST_KNOTS = 40  # far apart, so that two held-out records that nearly tie make no step
+CAP = 20.0  # nats: one evidence alone can't outvote all others together
+FOLDS = 10
 
 
 def pareto_by_moments(excesses: ArrayLike) -> tuple[float, float]:
@@ -108,8 +108,9 @@ class Tail(BaseModel):
         surprise = -np.log(at_or_above[first] / (weights.sum() + 1.0))
         kept = values < self.start
         values, surprise = values[kept], surprise[kept]
-        if len(values) > KNOTS:
-            chosen = np.unique(np.linspace(0, len(values) - 1, KNOTS).round().astype(int))
+        count = min(MOST_KNOTS, max(2, len(values) // 5))
+        if len(values) > count:
+            chosen = np.unique(np.linspace(0, len(values) - 1, count).round().astype(int))
             values, surprise = values[chosen], surprise[chosen]
         return np.append(values, self.start), np.minimum.accumulate(np.append(surprise, -math.log(self.share))[::-1])[
             ::-1
@@ -140,9 +141,8 @@ class Calibration(BaseModel):
 
 
 def join(surprises: Mapping[str, Floats]) -> Floats:
-    """The mean of the evidences' −ln p, each bent smoothly below 12 nats."""
-    bent = [CAP * -np.expm1(-value / CAP) for value in surprises.values()]
-    return np.asarray(np.mean(bent, axis=0), dtype=np.float64)
+    """The mean of the evidences' −ln p, each of them 20 nats at most."""
+    return np.asarray(np.mean([np.minimum(value, CAP) for value in surprises.values()], axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def calibrate(raw: Mapping[str, NDArray[np.float32]], used: tuple[str, ...]) -> 
     """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, of which those in `used` make it.
 
     A record's evidence must not be judged by tails that knew it, or the joint score of fresh records would be larger
-    than that of the held-out ones. So the joint tail is made from scores across five folds of neighbouring records.
+    than that of the held-out ones. So the joint tail is made from scores across ten folds of neighbouring records.
     Raises ValueError where an evidence is not finite, or all of them are the same everywhere.
     """
     values = {name: np.asarray(raw[name], dtype=np.float64) for name in used}

@@ -30,7 +30,10 @@ from training.data import Dataset
 from training.split import Indices, Split, split
 from training.steps import ImageStep, SequenceStep, Step
 
-USED = {"image": ("latent", "projection", "map"), "sequence": ("latent", "reconstruction", "mahalanobis", "neighbours")}
+# The evidence that makes the score. What is left out is reported all the same: the reconstruction error of pictures
+# falls where an anomaly is simpler than the normal ones, and the latent distance of windows was near chance on short
+# histories.
+USED = {"image": ("latent", "projection", "map"), "sequence": ("reconstruction", "mahalanobis", "neighbours")}
 WARM_UP_STEPS = 30
 REPORT_EVERY = 0.25  # seconds
 
@@ -93,8 +96,8 @@ def train(
     _remember(network, dataset, parts.train, where, seed)
     fitted, raw = _calibrate(network, dataset, parts, where)
     if dataset.kind == "sequence":
-        # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made without
-        # it: scores of later normal windows come out lower by that, never higher.
+        # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
+        # without it: scores of later normal windows come out lower by that, never higher.
         _remember(network, dataset, np.flatnonzero(dataset.clean), where, seed)
     metrics = {
         "steps": float(taken),
