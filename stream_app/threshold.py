@@ -30,7 +30,6 @@ from stream_app import tail
 from stream_app.pace import Pace
 from stream_app.settings import ThresholdSettings, target_rate
 
-POLICY = "rolling-pot"
 MAX_SCORE = (
     1e6  # thresholds, and what is learned, end here: far beyond any calibrated score, and exact enough as float32
 )
@@ -63,6 +62,8 @@ class StreamThreshold:
     written and read back at any point or not. (The REQ sketch of the same library has tighter bounds, but compacts by
     coin flips that can't be seeded: runs over the same scores differed in a tenth of the false alarms.)
     """
+
+    NAME = "rolling-pot"
 
     __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_observations", "_old", "_pace", "_rate", "_run",
                  "_settings", "_shifted", "_value", "_young")  # fmt: skip
