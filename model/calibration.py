@@ -34,7 +34,7 @@ TAIL_SHARE = 0.1
 MIN_EXCESSES = 20
 MAX_SHAPE = 0.5  # a heavier tail has no variance, and no held-out set can show it
 MOST_KNOTS = 40  # far apart, so that two held-out records that nearly tie make no step
-CAP = 20.0  # nats: one evidence alone can't outvote all others together
+BEND = 24.0  # nats: beyond about here an evidence gains slowly, so that one alone can't outvote all others together
 FOLDS = 10
 
 
@@ -141,8 +141,12 @@ class Calibration(BaseModel):
 
 
 def join(surprises: Mapping[str, Floats]) -> Floats:
-    """The mean of the evidences' −ln p, each of them 20 nats at most."""
-    return np.asarray(np.mean([np.minimum(value, CAP) for value in surprises.values()], axis=0), dtype=np.float64)
+    """The mean of the evidences' −ln p, each bent to grow like a logarithm once it is large.
+
+    It never stops growing: where a stream has drifted, all evidence is extreme and its order still tells something.
+    """
+    bent = [BEND * np.log1p(value / BEND) for value in surprises.values()]
+    return np.asarray(np.mean(bent, axis=0), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Two views of the same normal picture or window, from which the encoder learns what belongs together.
+"""Two views of the same normal picture, from which the encoder learns what belongs together.
 
 Sources: T. Chen et al., SimCLR, ICML 2020, section 3 (strong views matter); P. Simard, D. Steinkraus, J. Platt, Best
 practices for convolutional neural networks, ICDAR 2003, section 2 (elastic deformation).
@@ -47,15 +47,3 @@ def picture_view(x: Tensor, random: torch.Generator) -> Tensor:
     strength = torch.rand(2 * third, 1, 1, 1, generator=random, device=x.device)
     changed = torch.lerp(view[: 2 * third], torch.cat([thicker, thinner]), strength)
     return torch.cat([changed, view[2 * third :]])
-
-
-def window_view(x: Tensor, random: torch.Generator) -> Tensor:
-    """Scaled windows `[B, T, F]` with another gain, level and noise, and a stretch of time hidden; same shape."""
-    count, length, features = x.shape
-    gain = 1.0 + 0.15 * torch.randn(count, 1, features, generator=random, device=x.device)
-    level = 0.15 * torch.randn(count, 1, features, generator=random, device=x.device)
-    noise = 0.1 * torch.randn(x.shape, generator=random, device=x.device)
-    start = torch.rand(count, 1, 1, generator=random, device=x.device) * length
-    steps = torch.arange(length, device=x.device).view(1, length, 1)
-    hidden = (steps >= start) & (steps < start + length / 8)
-    return (x * gain + level + noise).masked_fill(hidden, 0.0)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from model.calibration import CAP, EXACT_UP_TO, Tail, calibrate, join, pareto_by_moments, read_sketch, write_sketch
+from model.calibration import BEND, EXACT_UP_TO, Tail, calibrate, join, pareto_by_moments, read_sketch, write_sketch
 
 
 @pytest.fixture
@@ -108,10 +108,16 @@ def test_evidence_that_is_the_same_everywhere_is_refused() -> None:
 
 
 def test_one_evidence_alone_counts_less_than_all_together() -> None:
-    one = join({"a": np.array([1000.0]), "b": np.array([0.5]), "c": np.array([0.5])})
-    both = join({"a": np.array([7.0]), "b": np.array([7.0]), "c": np.array([7.0])})
-    assert one[0] == pytest.approx((CAP + 1.0) / 3)
-    assert both[0] == pytest.approx(7.0)
+    one = join({"a": np.array([200.0]), "b": np.array([0.5]), "c": np.array([0.5])})
+    both = join({"a": np.array([25.0]), "b": np.array([25.0]), "c": np.array([25.0])})
+    assert one[0] == pytest.approx((np.log1p(200 / BEND) + 2 * np.log1p(0.5 / BEND)) * BEND / 3)
+    assert one[0] < both[0]
+
+
+def test_the_joint_score_never_stops_growing() -> None:
+    values = join({"a": np.array([0.0, 1.0, 10.0, 100.0, 1e4, 1e8])})
+    assert (np.diff(values) > 0).all()
+    assert values[1] == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_same_held_out_records_give_the_same_calibration(random: np.random.Generator) -> None:

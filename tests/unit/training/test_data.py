@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stream_app.errors import UsageError
+from training.data import from_arrays, load
+
+
+def npz(tmp_path: Path, **arrays: Any) -> Path:
+    file = tmp_path / "data.npz"
+    np.savez_compressed(file, **arrays)
+    return file
+
+
+def csv(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "data.csv"
+    file.write_text(text)
+    return file
+
+
+def test_pictures_without_channels_get_one(tmp_path: Path) -> None:
+    x = np.arange(3 * 8 * 9, dtype=np.uint8).reshape(3, 8, 9)
+    file = npz(tmp_path, x=x, y=np.array([0, 1, 0]))
+    dataset = load(file, "image")
+    np.testing.assert_array_equal(dataset.x, x[..., None])
+    assert dataset.x.dtype == np.uint8
+    assert dataset.y is not None
+    assert dataset.y.tolist() == [0, 1, 0]
+    assert dataset.clean.tolist() == [True, False, True]
+    assert dataset.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (len(dataset), dataset.rows, dataset.input_shape, dataset.timestamps) == (3, 3, (8, 9, 1), None)
+
+
+def test_float_pictures_become_0_to_255(tmp_path: Path) -> None:
+    x = np.linspace(0, 1, 2 * 8 * 8 * 3).reshape(2, 8, 8, 3)
+    dataset = load(npz(tmp_path, x=x), "image")
+    assert dataset.x.dtype == np.float32
+    np.testing.assert_allclose(dataset.x, x * 255, rtol=1e-6)
+    assert dataset.y is None
+    assert dataset.clean.all()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 7, 8), np.uint8), r"x.shape\[1\] \(height\) must be in 8..256, not 7"),
+        (np.zeros((2, 8, 300), np.uint8), r"x.shape\[2\] \(width\) must be in 8..256, not 300"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"x.shape\[3\] \(channels\) must be in 1..4, not 5"),
+        (np.zeros((2, 8), np.uint8), r"\[N,H,W\] or \[N,H,W,C\], not \[2, 8\]"),
+        (np.full((2, 8, 8), 1.5), "0…1, but has 1.5…1.5"),
+        (np.full((2, 8, 8), np.nan), "0…1, but has nan…nan"),
+        (np.zeros((2, 8, 8), np.int32), "not int32"),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, x: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(npz(tmp_path, x=x), "image")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.array([[0.0], [np.nan]]), r"x\[1, 0\] is nan"),
+        (np.array([[0.0], [np.inf]]), r"x\[1, 0\] is inf"),
+        (np.array([[0.0], [1e13]]), r"x\[1, 0\] is 1.*finite numbers up to ±1e\+12"),
+        (np.zeros((3, 3, 2)), r"x.shape\[1\] \(steps\) must be in 4..4096, not 3"),
+        (np.zeros((3, 600)), r"x.shape\[1\] \(features\) must be in 1..512, not 600"),
+        (np.zeros((10, 2)), "10 rows are fewer than one window of 32"),
+        (np.array(["a", "b"]), "holds numbers"),
+        (np.zeros((2, 2, 2, 2)), r"not \[2, 2, 2, 2\]"),
+    ],
+)
+def test_sequences_that_cannot_be_used_are_named(tmp_path: Path, x: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(npz(tmp_path, x=x), "sequence")
+
+
+@pytest.mark.parametrize(
+    ("y", "message"), [([0, 1], "y has shape"), ([0, 1, 2], "but has 2"), ([[0], [1], [0]], "y has shape")]
+)
+def test_labels_that_cannot_be_used_are_named(tmp_path: Path, y: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(npz(tmp_path, x=np.zeros((3, 8, 8), np.uint8), y=np.array(y)), "image")
+
+
+def test_a_series_is_cut_into_overlapping_windows_with_the_label_of_the_newest_row() -> None:
+    series = np.arange(20.0).reshape(10, 2)
+    labels = np.array([0, 0, 0, 0, 0, 1, 0, 0, 0, 0])
+    dataset = from_arrays(series, "sequence", y=labels, window=4)
+    assert dataset.x.shape == (7, 4, 2)
+    np.testing.assert_array_equal(dataset.x[2], series[2:6])
+    assert dataset.y is not None
+    assert dataset.y.tolist() == [0, 0, 1, 0, 0, 0, 0]
+    assert dataset.clean.tolist() == [True, True, False, False, False, False, True]
+    assert dataset.rows == 10
+    assert np.shares_memory(dataset.x, dataset.series)
+
+
+def test_a_single_column_may_come_without_its_axis() -> None:
+    assert from_arrays(np.arange(40), "sequence").x.shape == (9, 32, 1)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_has_features_times_and_labels(tmp_path: Path, separator: str) -> None:
+    lines = ["Timestamp,flow,pressure,LABEL"]
+    lines += [f"2024-01-01T00:00:{second:02d}Z,{second},{second * 2},{int(second == 5)}" for second in range(6)]
+    dataset = load(csv(tmp_path, "\n".join(lines).replace(",", separator)), "sequence", window=4)
+    assert dataset.x.shape == (3, 4, 2)
+    assert dataset.x[0].tolist() == [[0, 0], [1, 2], [2, 4], [3, 6]]
+    assert dataset.y is not None
+    assert dataset.y.tolist() == [0, 0, 1]
+    assert dataset.timestamps is not None
+    assert dataset.timestamps.tolist() == [1704067203.0, 1704067204.0, 1704067205.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,x\n", "line 2, column b: 'x' is not a number"),
+        ("a,b\n1,2\n3\n", "line 3 has 1 columns, the header 2"),
+        ("a,b\n", "no rows"),
+        ("timestamp,label\n1,0\n", "names no feature"),
+        ("timestamp,a\nyesterday,0\n", "line 2, timestamp: 'yesterday'"),
+        ("", "names no feature"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_named_by_line_and_column(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load(csv(tmp_path, text), "sequence")
+
+
+def test_files_that_are_not_what_they_seem_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.npz"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(UsageError, match="not a readable"):
+        load(broken, "image")
+    with pytest.raises(UsageError, match="no such file"):
+        load(tmp_path / "missing.npz", "image")
+    with pytest.raises(UsageError, match="no array x"):
+        load(npz(tmp_path, pictures=np.zeros(3)), "image")
+    with pytest.raises(UsageError, match=r"ends in \.npz"):
+        load(csv(tmp_path, "a\n1\n"), "image")
+    with pytest.raises(UsageError, match="image or sequence"):
+        load(broken, "video")
+
+
+def test_objects_are_never_unpickled(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Python objects"):
+        load(npz(tmp_path, x=np.array([{"a": 1}], dtype=object)), "image")
+
+
+def test_an_array_that_claims_to_be_huge_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(file, "w") as archive, archive.open("x.npy", "w") as member:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (1 << 20, 256, 256)}
+        np.lib.format.write_array_header_1_0(member, header)
+    with pytest.raises(UsageError, match="68719476736 numbers"):
+        load(file, "image")
+
+
+def test_windows_of_their_own_length_cannot_be_cut_again() -> None:
+    with pytest.raises(UsageError, match="can't be cut to 8"):
+        from_arrays(np.zeros((5, 16, 2)), "sequence", window=8)

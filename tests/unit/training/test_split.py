@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.errors import TrainingError
+from training.data import from_arrays
+from training.split import split
+
+
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("count", "held"), [(50, 10), (1000, 200), (2000, 300), (5000, 500), (30_000, 1500)])
+def test_pictures_are_split_at_random_without_overlap(count: int, held: int) -> None:
+    y = np.zeros(count, dtype=np.int64)
+    dataset = from_arrays(np.zeros((count, 8, 8), np.uint8), "image", y=y)
+    parts = split(dataset, generator())
+    assert len(parts.held_out) == held
+    assert np.array_equal(np.sort(np.concatenate([parts.train, parts.held_out])), np.arange(count))
+    assert parts.held_out.max() - parts.held_out.min() > count // 2
+
+
+@pytest.mark.parametrize("rows", [400, 700, 3000])
+def test_windows_of_a_series_share_no_observation_across_the_split(rows: int) -> None:
+    labels = np.zeros(rows, dtype=np.int64)
+    labels[150:155] = 1
+    dataset = from_arrays(np.arange(float(rows)), "sequence", y=labels)
+    parts = split(dataset, generator())
+    for train in parts.train:
+        assert np.abs(parts.held_out - train).min() >= 32
+    assert parts.held_out[-1] == len(dataset) - 1
+    assert dataset.clean[parts.train].all()
+    assert dataset.clean[parts.held_out].all()
+    assert len(parts.train) > len(dataset) // 4
+    assert len(parts.held_out) > len(dataset) // 5
+
+
+def test_no_anomalous_record_is_in_either_part() -> None:
+    y = np.arange(200) % 2
+    parts = split(from_arrays(np.zeros((200, 8, 8), np.uint8), "image", y=y), generator())
+    assert (np.concatenate([parts.train, parts.held_out]) % 2 == 0).all()
+
+
+def test_too_few_records_are_refused_with_the_minimum() -> None:
+    with pytest.raises(TrainingError, match="49 normal pictures; at least 50"):
+        split(from_arrays(np.zeros((49, 8, 8), np.uint8), "image"), generator())
+    with pytest.raises(TrainingError, match="99 normal windows; at least 100"):
+        split(from_arrays(np.zeros((130, 1)), "sequence"), generator())
+    with pytest.raises(TrainingError, match="shorter window"):
+        split(from_arrays(np.zeros((260, 1)), "sequence", window=128), generator())
