@@ -112,9 +112,7 @@ class Tail(BaseModel):
         if len(values) > count:
             chosen = np.unique(np.linspace(0, len(values) - 1, count).round().astype(int))
             values, surprise = values[chosen], surprise[chosen]
-        return np.append(values, self.start), np.minimum.accumulate(np.append(surprise, -math.log(self.share))[::-1])[
-            ::-1
-        ]
+        return np.append(values, self.start), np.append(surprise, -math.log(self.share))
 
     def surprise(self, values: ArrayLike) -> Floats:
         """−ln of the share of held-out normals as high: `[N]`, >= 0, never falling, without jumps."""

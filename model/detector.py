@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,10 +64,11 @@ def raw_evidence(network: Network, inputs: NDArray[np.generic], device: torch.de
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 
-def _slices(inputs: NDArray[np.generic], device: torch.device) -> list[Tensor]:
-    # A copy where torch would warn about memory that it could write to but must not.
-    array = inputs if inputs.flags.writeable else inputs.copy()
-    return [part.to(device) for part in torch.split(torch.from_numpy(np.ascontiguousarray(array)), SLICE)]
+def _slices(inputs: NDArray[np.generic], device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(inputs), SLICE):
+        part = np.ascontiguousarray(inputs[start : start + SLICE])
+        # torch warns about memory that it could write to but must not.
+        yield torch.from_numpy(part if part.flags.writeable else part.copy()).to(device)
 
 
 class Detector:

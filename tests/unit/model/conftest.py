@@ -44,6 +44,12 @@ def _manifest(network: Network, kind: str, held_out: NDArray[np.generic], used: 
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small networks are slower on several threads, most of all where several tests share the cores."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def digits() -> NDArray[np.uint8]:
     """1,797 real handwritten digits, `[N, 8, 8, 1]` uint8 in 0…16."""

@@ -109,7 +109,7 @@ def test_evidence_that_is_the_same_everywhere_is_refused() -> None:
 
 def test_one_evidence_alone_counts_less_than_all_together() -> None:
     one = join({"a": np.array([200.0]), "b": np.array([0.5]), "c": np.array([0.5])})
-    both = join({"a": np.array([25.0]), "b": np.array([25.0]), "c": np.array([25.0])})
+    both = join({"a": np.array([30.0]), "b": np.array([30.0]), "c": np.array([30.0])})
     assert one[0] == pytest.approx((np.log1p(200 / BEND) + 2 * np.log1p(0.5 / BEND)) * BEND / 3)
     assert one[0] < both[0]
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from river.datasets import WaterFlow
 from sklearn.datasets import load_digits
 
@@ -27,6 +28,12 @@ class Trained(NamedTuple):
     result: TrainResult
     test: Dataset
     registry: Registry
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Small networks are slower on several threads, most of all where several tests share the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
