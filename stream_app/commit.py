@@ -72,7 +72,7 @@ class CommitCycle:
         if not states:
             return
         try:
-            await self._store.save(owner.detector, tp.topic, states)
+            await self._store.save(owner.detector, tp.topic, states, partition=tp.partition)
         except RedisUnavailable as error:
             owner.streams.keep_changes(states)
             metrics.STORE_ERRORS.inc()

@@ -10,7 +10,7 @@ import structlog
 
 from stream_app.settings import LogSettings
 
-_FOREIGN_LOGGERS = ("faust", "mode", "aiokafka", "kafka", "aiohttp")
+_FOREIGN_LOGGERS = ("abc", "faust", "mode", "aiokafka", "kafka", "aiohttp")  # `abc` is what mode calls some of its own
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

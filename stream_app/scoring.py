@@ -105,6 +105,7 @@ class ScoringThread:
     def submit(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[ScoredRows]:
         """Puts rows `[n, …]`, n at least 1, in line for a detector that is in service."""
         future: asyncio.Future[ScoredRows] = self._loop.create_future()
+        future.add_done_callback(_look_at)
         job = _Pending(rows, self._clock.monotonic(), future=future)
         with self._wake:
             self._batchers[detector].add(job)
@@ -184,7 +185,7 @@ class ScoringThread:
             fault = ScorerFault(f"a detector raised while looking for the place of an anomaly: {error!r}")
             fault.__cause__ = error
             result = fault
-        self._loop.call_soon_threadsafe(_resolve, call.future, result)
+        self._tell_loop(lambda: _resolve(call.future, result))
 
     def _settle(self, results: Sequence[tuple[Job, Any]]) -> None:
         def resolve_all() -> None:
@@ -193,7 +194,14 @@ class ScoringThread:
                     _resolve(job.future, result)
 
         if results:
-            self._loop.call_soon_threadsafe(resolve_all)
+            self._tell_loop(resolve_all)
+
+    def _tell_loop(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop was closed while the detector hung: nobody waits any more
+            if not self._loop.is_closed():
+                raise
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:
@@ -203,6 +211,12 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from complaining when nobody waits for the rows of a batch that raised: the worker has ended."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _cut(scores: Scores, first: int, end: int) -> ScoredRows:

@@ -38,7 +38,7 @@ class Stream:
 class Streams:
     """The streams of one partition. Least recently used ones beyond `sequence.max_streams` are left to the store."""
 
-    def __init__(self, detector: str, tp: TopicPartition, settings: Settings, store: StateStore) -> None:
+    def __init__(self, detector: str, tp: TopicPartition, settings: Settings, store: StateStore | None = None) -> None:
         self._detector = detector
         self._tp = tp
         self._settings = settings
@@ -52,21 +52,24 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def begin(self, name: str) -> None:
+        """Begins a stream with nothing learned."""
+        self._streams[name] = self._new(restored=True)
+
     async def ensure(self, names: Iterable[str]) -> list[str]:
         """Makes sure that the streams are here, from the store or new; returns those that came with a saved state.
 
         When Redis can't be reached they begin with the model's own calibration and are asked for again later.
         """
         wanted = [name for name in dict.fromkeys(names) if not self._is_settled(name)]
-        if not wanted:
+        if not wanted or self._store is None:
             return []
         try:
-            saved = await self._store.load(self._detector, self._tp.topic, wanted)
+            saved = await self._store.load(self._detector, self._tp.topic, wanted, partition=self._tp.partition)
         except RedisUnavailable as error:
             log.warning("thresholds can't be read; going on with the model's own calibration", error=str(error))
             for name in wanted:
-                if name not in self._streams:
-                    self._streams[name] = self._new(restored=False)
+                self._streams.setdefault(name, self._new(restored=False))
             return []
         for name in wanted:
             state = saved.get(name)
@@ -75,7 +78,7 @@ class Streams:
             elif name in self._streams:
                 self._streams[name].restored = True
             else:
-                self._streams[name] = self._new(restored=True)
+                self.begin(name)
         return [name for name in wanted if name in saved]
 
     def touch(self, name: str, offset: int) -> None:
@@ -103,7 +106,7 @@ class Streams:
 
     def _is_settled(self, name: str) -> bool:
         stream = self._streams.get(name)
-        return stream is not None and (stream.restored or not self._store.may_ask)
+        return stream is not None and (stream.restored or self._store is None or not self._store.may_ask)
 
     def _new(self, restored: bool) -> Stream:
         return Stream(StreamThreshold(self._settings.threshold), Episode(self._settings.alerts), restored=restored)

@@ -98,7 +98,10 @@ async def test_every_offset_is_delivered_once_in_order_in_chunks(published):
     assert sink.offsets == {partition: list(range(RECORDS // 4)) for partition in range(4)}
     assert max(map(len, sink.chunks)) == 100
     record = sink.chunks[0].records[7]
-    assert (record.value, record.headers) == (str(record.offset * 4 + record.partition).encode(), (("n", record.value),))
+    assert (record.value, record.headers) == (
+        str(record.offset * 4 + record.partition).encode(),
+        (("n", record.value),),
+    )
 
 
 async def test_what_was_committed_does_not_come_again(published):

@@ -17,7 +17,9 @@ def test_the_installed_faust_is_one_the_transport_is_written_for():
 
 def test_another_release_is_refused(monkeypatch):
     monkeypatch.setattr(faust, "__version__", "0.16.1")
-    with pytest.raises(TransportMismatch, match=r"faust-streaming 0\.16\.1 is installed; install .*>=0\.15\.0,<0\.16\.0"):
+    with pytest.raises(
+        TransportMismatch, match=r"faust-streaming 0\.16\.1 is installed; install .*>=0\.15\.0,<0\.16\.0"
+    ):
         check_faust()
 
 
