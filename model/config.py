@@ -54,7 +54,7 @@ class ImageConfig(_Json):
     latent: int = 128
     projection: int = 64
     sketch: int = 128
-    memory: int = 2048
+    memory: int = 4096
     neighbours: int = 5
 
     def __post_init__(self) -> None:
