@@ -15,6 +15,7 @@ from stream_app.settings import KafkaSettings, Settings
 from stream_app.transport import ChunkSchema, RecordStream, bind, check_faust
 
 _STREAM_BUFFER_CHUNKS = 8  # the default of 4,096 is meant for records, not for chunks of them
+_MAX_REQUEST = 1 << 30  # how large a dead letter may be is the broker's to say
 _MAX_POLL_INTERVAL = 1000.0  # scoring has a watchdog of its own; a worker evicted by this one stalls for good
 
 
@@ -45,7 +46,7 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
         broker_max_poll_interval=_MAX_POLL_INTERVAL,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.fetch_max_bytes,
-        producer_max_request_size=kafka.max_message_bytes,
+        producer_max_request_size=_MAX_REQUEST,
         stream_buffer_maxsize=_STREAM_BUFFER_CHUNKS,
         topic_allow_declare=False,
         topic_disable_leader=True,

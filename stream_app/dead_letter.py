@@ -28,6 +28,12 @@ def dead_letter_headers(record: RawRecord, stage: str, error: Exception) -> Head
     return [*record.headers, *((PREFIX + name, text.encode()) for name, text in reason.items())]
 
 
+def without_value(record: RawRecord, headers: Headers) -> Headers:
+    """Headers for when the broker finds the letter too large: they say that the value stayed where the record is."""
+    note = f"{len(record.value or b'')} bytes are more than the broker takes; they are at the record's own offset"
+    return [*headers, (PREFIX + "value.omitted", note.encode())]
+
+
 class Fuse:
     """Blows when so many records are dead-lettered that the worker or the topic must be wrong, not the records.
 

@@ -5,8 +5,8 @@ Every stream's records are judged in the order of their offsets, each against th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from stream_app.events import Alert, ModelRef, PolicyRef, RecordRef, ScoreEvent,
 from stream_app.records import Chunk, Decoded, Kind, Rows
 from stream_app.scoring import ScoredRows
 from stream_app.settings import Settings
-from stream_app.streams import Stream, Streams
+from stream_app.streams import Streams
+from stream_app.threshold import StreamThreshold
 
 FloatArray = NDArray[np.float32]
 
@@ -49,21 +50,29 @@ class Degradable(Protocol):
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found of one record: `index` is its place in the chunk, `row` its place among the scored rows."""
+    """What was found of one record.
+
+    `index` is its place in the chunk, `row` its place among the scored rows; `rate`, `observations` and `warm` are the
+    threshold's when it judged.
+    """
 
     index: int
     row: int
-    stream: str
-    score: float
-    threshold: float
-    is_anomaly: bool
-    raw: dict[str, float]
-    record: RecordRef
-    policy: PolicyRef
     id: str
+    stream: str
+    partition: int
+    offset: int
+    event_time: float
+    record_id: str | None
+    score: float
+    raw: dict[str, float]
+    threshold: float
+    rate: float
+    observations: int
+    warm: bool
+    is_anomaly: bool
     transition: Transition | None
-    wants_evidence: bool
-    heat_map: FloatArray | None = field(default=None)
+    heat_map: FloatArray | None = None
 
 
 class Judge:
@@ -107,13 +116,13 @@ class Judge:
         raw: dict[str, float],
         streams: Streams,
     ) -> Verdict:
-        record, name, time = chunk.records[index], decoded.streams[index], float(decoded.event_times[index])
+        record, name = chunk.records[index], decoded.streams[index]
+        time = float(decoded.event_times[index])
         stream = streams[name]
-        policy = self._policy(stream)
+        rate, observations, warm = stream.threshold.rate, stream.threshold.observations, stream.threshold.warm
         identity = event_id(self._detector, self._topic, chunk.tp.partition, record.offset)
         if record.offset > stream.offset:
-            judgement = stream.threshold.judge(score, time)
-            threshold, is_anomaly = judgement.threshold, judgement.is_anomaly
+            threshold, is_anomaly = stream.threshold.judge(score, time)
             transition = stream.episode.advance(is_anomaly, identity)
             streams.touch(name, record.offset)
         else:
@@ -123,41 +132,37 @@ class Judge:
         return Verdict(
             index=index,
             row=row,
-            stream=name,
-            score=score,
-            threshold=threshold,
-            is_anomaly=is_anomaly,
-            raw=raw,
-            record=RecordRef(
-                topic=self._topic,
-                partition=chunk.tp.partition,
-                offset=record.offset,
-                timestamp=rfc3339(time),
-                id=decoded.ids[index],
-            ),
-            policy=policy,
             id=identity,
+            stream=name,
+            partition=chunk.tp.partition,
+            offset=record.offset,
+            event_time=time,
+            record_id=decoded.ids[index],
+            score=score,
+            raw=raw,
+            threshold=threshold,
+            rate=rate,
+            observations=observations,
+            warm=warm,
+            is_anomaly=is_anomaly,
             transition=transition,
-            wants_evidence=is_anomaly and self._settings.alerts.evidence,
         )
 
-    def _policy(self, stream: Stream) -> PolicyRef:
-        threshold = stream.threshold
-        return PolicyRef(
-            name=threshold.NAME,
-            target_rate=threshold.rate,
-            observations=threshold.observations,
-            warm=threshold.warm,
-        )
+    def wants_evidence(self, verdict: Verdict) -> bool:
+        """Whether its alert shall say where the anomaly is."""
+        return verdict.is_anomaly and self._settings.alerts.evidence
 
     def events(self, verdict: Verdict) -> list[tuple[str, bytes]]:
         """What is published of a verdict: topic and message, the score before the alert."""
-        settings, events = self._settings, []
-        fields = self._fields(verdict)
-        if settings.scores.publish:
+        settings, transition = self._settings, verdict.transition
+        to_scores = settings.scores.publish
+        to_alerts = transition is not None or settings.alerts.publish == "all"
+        if not (to_scores or to_alerts):
+            return []
+        fields, events = self._fields(verdict), []
+        if to_scores:
             events.append((settings.topics.scores, encode(ScoreEvent(**fields))))
-        if verdict.transition is not None or settings.alerts.publish == "all":
-            transition = verdict.transition
+        if to_alerts:
             alert = Alert(
                 **fields,
                 episode_id=transition.episode_id if transition else None,
@@ -167,7 +172,7 @@ class Judge:
             events.append((settings.topics.alerts, fit(alert, settings.kafka.max_message_bytes)))
         return events
 
-    def _fields(self, verdict: Verdict) -> dict[str, object]:
+    def _fields(self, verdict: Verdict) -> dict[str, Any]:
         return {
             "id": verdict.id,
             "stream": verdict.stream,
@@ -176,9 +181,20 @@ class Judge:
             "score": verdict.score,
             "threshold": verdict.threshold,
             "severity": severity(verdict.score, verdict.threshold),
-            "record": verdict.record,
+            "record": RecordRef(
+                topic=self._topic,
+                partition=verdict.partition,
+                offset=verdict.offset,
+                timestamp=rfc3339(verdict.event_time),
+                id=verdict.record_id,
+            ),
             "model": self._model,
-            "policy": verdict.policy,
+            "policy": PolicyRef(
+                name=StreamThreshold.NAME,
+                target_rate=verdict.rate,
+                observations=verdict.observations,
+                warm=verdict.warm,
+            ),
             "raw": verdict.raw,
             "degraded": self._store.degraded,
             "scored_at": rfc3339(self._clock.time()),

@@ -16,7 +16,7 @@ import numpy as np
 
 from stream_app import metrics
 from stream_app.clock import Clock
-from stream_app.dead_letter import Fuse, dead_letter_headers
+from stream_app.dead_letter import Fuse, dead_letter_headers, without_value
 from stream_app.decode import Decoder
 from stream_app.judge import Judge, Verdict
 from stream_app.publish import Publisher
@@ -202,7 +202,7 @@ class Lane:
         return verdicts
 
     async def _add_evidence(self, verdicts: list[Verdict], item: _InHand) -> None:
-        wanted = [verdict for verdict in verdicts if verdict.wants_evidence]
+        wanted = [verdict for verdict in verdicts if self._route.judge.wants_evidence(verdict)]
         if wanted:
             rows = item.rows.data[[verdict.row for verdict in wanted]]
             maps = await self._services.scoring.localize(self._route.detector, rows)
@@ -212,14 +212,16 @@ class Lane:
     async def _publish(self, item: _InHand, verdicts: list[Verdict]) -> None:
         chunk, settings, publisher = item.chunk, self._services.settings, self._services.publisher
         for rejected in item.decoded.rejected:
-            record, error = chunk.records[rejected.index], rejected.error
-            metrics.DEAD_LETTERS.labels(self._tp.topic, type(error).__name__).inc()
+            record = chunk.records[rejected.index]
+            headers = dead_letter_headers(record, rejected.stage, rejected.error)
+            metrics.DEAD_LETTERS.labels(self._tp.topic, type(rejected.error).__name__).inc()
             await publisher.send(
                 settings.topics.dead_letter,
                 self._tp.partition,
                 record.key,
                 record.value,
-                dead_letter_headers(record, rejected.stage, error),
+                headers,
+                smaller=without_value(record, headers),
             )
         for verdict in verdicts:
             key = verdict.stream.encode()

@@ -61,6 +61,8 @@ class Pipeline:
         """Takes a chunk from the agent. One of an older assignment is left to whoever has its partition now."""
         if self._draining or not self.ledger.is_current(chunk):
             return
+        if all(lane.idle for lane in self._lanes.values()):
+            self.last_progress = self._services.clock.monotonic()  # there was nothing to do until now
         lane = self._lanes.get(chunk.tp)
         if lane is None:
             lane = self._lanes[chunk.tp] = self._new_lane(chunk.tp)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
+
+from aiokafka.errors import MessageSizeTooLargeError
 
 from stream_app.clock import Clock
 from stream_app.errors import PublishFault
@@ -43,16 +46,31 @@ class Publisher:
         self._unacknowledged: list[Awaitable[object]] = []
 
     async def send(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+        self,
+        topic: str,
+        partition: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        smaller: Headers | None = None,
     ) -> None:
-        """Hands one event over. Raises PublishFault when the producer refuses it."""
+        """Hands one event over. Raises PublishFault when the producer refuses it.
+
+        With `smaller`, an event that the broker finds too large is sent once more with these headers and no value.
+        """
         if topic not in self._partitions:
             self._partitions[topic] = await self._count_partitions(topic)
         target = partition % self._partitions[topic]
+
+        async def hand_over(value: bytes | None, headers: Headers) -> Awaitable[object]:
+            return await self._producer.send(topic, key, value, target, self._clock.time(), list(headers))
+
         try:
-            sent = await self._producer.send(topic, key, value, target, self._clock.time(), list(headers))
+            sent = await hand_over(value, headers)
         except Exception as error:
             raise PublishFault(f"an event for topic {topic} could not be handed to the producer: {error!r}") from error
+        if smaller is not None:
+            sent = asyncio.ensure_future(_or_smaller(sent, partial(hand_over, None, smaller)))
         self._unacknowledged.append(sent)
         EVENTS_PUBLISHED.labels(topic).inc()
 
@@ -60,6 +78,13 @@ class Publisher:
         """What was sent since the last call."""
         taken, self._unacknowledged = self._unacknowledged, []
         return taken
+
+
+async def _or_smaller(sent: Awaitable[object], hand_over_smaller: Callable[[], Awaitable[Awaitable[object]]]) -> object:
+    try:
+        return await sent
+    except MessageSizeTooLargeError:
+        return await (await hand_over_smaller())
 
 
 async def wait_for_acknowledgements(sent: Sequence[Awaitable[object]], timeout: float) -> None:

@@ -61,7 +61,9 @@ class KafkaSettings(_Section):
     request_timeout: PositiveSeconds = 10.0
     fetch_max_bytes: Bytes = Field(1 << 20, description="most bytes fetched of one partition at a time")
     unreachable_limit: PositiveSeconds = Field(30.0, description="the worker ends when no broker answers for so long")
-    max_message_bytes: Bytes = Field(1 << 20, description="largest event we publish; evidence is dropped first")
+    max_message_bytes: Annotated[int, Field(ge=1 << 14)] = Field(
+        1 << 20, description="largest event we publish; evidence is dropped first"
+    )
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> KafkaSettings:

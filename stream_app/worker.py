@@ -19,7 +19,7 @@ import faust
 from aiokafka.admin import AIOKafkaAdminClient
 
 from model.detector import Detector
-from model.errors import ModelNotFound
+from model.errors import ModelError, ModelNotFound
 from model.registry import Registry
 from stream_app import metrics
 from stream_app.app import build_app
@@ -60,6 +60,7 @@ class Worker:
         self._app: faust.App | None = None
         self._pipeline: Pipeline | None = None
         self._scoring: ScoringThread | None = None
+        self._complaints: set[str] = set()  # said once each
         self.on_ending: Callable[[int], None] = lambda code: None
 
     async def run(self) -> int:
@@ -153,7 +154,10 @@ class Worker:
                 continue
             try:
                 detector = self.models.get(name) or await self._load(name)
-            except ModelNotFound:
+            except ModelError as error:
+                if not isinstance(error, ModelNotFound) and str(error) not in self._complaints:
+                    self._complaints.add(str(error))
+                    log.error("a detector can't be put in service; its topic waits", topic=topic, error=str(error))
                 waiting.append(topic)
                 continue
             self._pipeline.open(self._route(topic, detector))
