@@ -34,6 +34,7 @@ COMMANDS = {
         "stream_app.cli.evaluate:evaluate", "Measure a detector, and simple methods beside it, on a labelled file."
     ),
     "models": Command("stream_app.cli.models:app", "Look at the detectors in the registry."),
+    "score": Command("stream_app.cli.score:score", "Score a file's rows in order, as the stream would."),
     "publish": Command("stream_app.cli.publish:publish", "Publish the rows of a file as records."),
     "watch": Command("stream_app.cli.watch:watch", "Follow the alerts, one line each."),
     "doctor": Command(
