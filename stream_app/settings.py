@@ -13,12 +13,22 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+from pydantic_settings import (
+    SettingsError as PydanticSettingsError,
+)
 
 from stream_app.errors import SettingsError
 
 PREFIX = "GANOMALY_"
+_SECRETS = ("PASSWORD", "URL")
 _config_file: ContextVar[Path | None] = ContextVar("config_file", default=None)
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -28,7 +38,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class TopicSettings(_Section):
@@ -247,8 +257,13 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
             return Settings(**nested)
         except ValidationError as error:
             raise SettingsError(_explain(error)) from error
-        except Exception as error:  # broken YAML or JSON in a variable: pydantic-settings and PyYAML raise their own
-            raise SettingsError(f"the settings can't be read: {error}") from error
+        except yaml.MarkedYAMLError as error:
+            place = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise SettingsError(f"--config {config}: not YAML{place}: {error.problem}") from None
+        except PydanticSettingsError as error:
+            raise SettingsError(f"the settings can't be read: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise SettingsError(f"--config {config}: expected sections of settings, like `kafka:`") from error
 
 
 @contextmanager
@@ -264,8 +279,9 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         name = PREFIX + "__".join(str(part) for part in item["loc"]).upper()
-        secret = any(word in name for word in ("PASSWORD", "REDIS__URL"))
-        given = "" if secret or item["type"] in {"missing", "extra_forbidden"} else f" (given: {item['input']!r})"
+        # A section as a whole, or a setting that may hold a password, is not for anybody's log.
+        tellable = isinstance(item["input"], str | int | float) and not any(word in name for word in _SECRETS)
+        given = f" (given: {item['input']!r})" if tellable and item["type"] != "extra_forbidden" else ""
         lines.append(f"{name}: {item['msg']}{given}")
     return "wrong settings:\n  " + "\n  ".join(lines)
 

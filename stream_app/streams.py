@@ -49,6 +49,9 @@ class Streams:
     def __getitem__(self, name: str) -> Stream:
         return self._streams[name]
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._streams
+
     def __len__(self) -> int:
         return len(self._streams)
 

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.registry import Registry
 from stream_app.events import SCHEMA_FOLDER, event_id
+from stream_app.offline import score_rows
 from stream_app.topics import ensure_topics
 
 RAW = ("content-type", b"application/octet-stream")
@@ -181,7 +183,9 @@ async def test_a_restarted_worker_goes_on_where_the_last_one_stopped(client, str
     assert learned[120] >= learned[119] > 0
 
 
-async def test_single_observations_are_windows_across_a_restart(client, stream_settings, running_worker, flow):
+async def test_single_observations_across_a_restart_score_like_the_whole_file(
+    client, stream_settings, running_worker, flow, registry_url
+):
     settings = stream_settings(scores={"publish": True})
     await ensure_topics(settings)
     _, sequences = topics(settings)
@@ -192,7 +196,10 @@ async def test_single_observations_are_windows_across_a_restart(client, stream_s
     await asyncio.to_thread(client.publish, sequences, whole[40:])
     async with running_worker(settings):
         events = bodies(await read(client, settings.topics.scores, count(60 - 15)))
-    assert [event["record"]["offset"] for event in events] == list(range(15, 60))
+    detector = Registry(registry_url).load("sequences")
+    offline = {row.index: row.verdict.score for row in score_rows(detector, flow[:60], settings) if row.verdict}
+    assert [event["record"]["offset"] for event in events] == list(offline)
+    np.testing.assert_allclose([event["score"] for event in events], list(offline.values()), atol=1e-5)
 
 
 async def test_a_route_without_a_champion_waits_and_starts_when_one_is_published(

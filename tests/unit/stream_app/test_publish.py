@@ -70,7 +70,7 @@ async def test_an_event_that_the_broker_refuses_is_a_fault():
 
 async def test_no_acknowledgement_in_time_is_a_fault_that_names_the_setting():
     never = asyncio.get_running_loop().create_future()
-    with pytest.raises(PublishFault, match="1 events were not acknowledged within worker.publish_timeout=0.01 s"):
+    with pytest.raises(PublishFault, match=r"1 events were not acknowledged within worker\.publish_timeout=0\.01 s"):
         await wait_for_acknowledgements([never], timeout=0.01)
 
 
