@@ -1,0 +1,122 @@
+"""The order of a commit cycle: acknowledgements, then states, then offsets."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from stream_app.clock import ManualClock
+from stream_app.commit import CommitCycle
+from stream_app.errors import PublishFault, RedisUnavailable
+from stream_app.offsets import OffsetLedger
+from stream_app.publish import Publisher
+from stream_app.records import Chunk
+from tests.unit.stream_app.raw import TP, Record
+
+
+class Journal:
+    """What happened, in order: the producer, the store and the streams write into it."""
+
+    def __init__(self):
+        self.lines: list[str] = []
+        self.acknowledgement: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.redis_away = False
+        self.degraded = False
+
+    async def send(self, *arguments):
+        async def acknowledged():
+            await self.acknowledgement
+            self.lines.append("acknowledged")
+
+        return asyncio.ensure_future(acknowledged())
+
+    async def save(self, detector, topic, states, *, partition):
+        if self.redis_away:
+            raise RedisUnavailable("away")
+        self.lines.append(f"saved {sorted(states)}")
+
+
+@dataclass
+class States:
+    changed: set[str] = field(default_factory=lambda: {"cam"})
+    kept: list[str] = field(default_factory=list)
+
+    def take_changes(self):
+        taken, self.changed = self.changed, set()
+        return dict.fromkeys(taken, b"")
+
+    def keep_changes(self, names):
+        self.kept += names
+
+
+@dataclass
+class Lane:
+    detector: str = "images"
+    streams: States = field(default_factory=States)
+    between_chunks: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+async def one_partition(topic):
+    return 1
+
+
+@pytest.fixture
+async def cycle():
+    journal = Journal()
+    ledger = OffsetLedger()
+    ledger.assign([TP], generation=1)
+    chunk = Chunk(TP, 0, [Record(b"x", offset=9)], 1, size=1)
+    ledger.deliver(chunk)
+    publisher = Publisher(journal, one_partition, ManualClock())
+    await publisher.send("scores", 0, b"k", b"v")
+    commit = CommitCycle(ledger, publisher, journal, ManualClock(), publish_timeout=0.05)
+    return commit, journal, ledger, chunk
+
+
+async def test_nothing_is_saved_before_everything_is_acknowledged(cycle):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    preparing = asyncio.create_task(commit.prepare({TP: Lane()}))
+    await asyncio.sleep(0)
+    assert journal.lines == []
+    journal.acknowledgement.set_result(None)
+    assert await preparing == {TP: 10}
+    assert journal.lines == ["acknowledged", "saved ['cam']"]
+
+
+async def test_without_acknowledgement_nothing_is_saved_and_no_offset_is_given(cycle):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    with pytest.raises(PublishFault):
+        await commit.prepare({TP: Lane()})
+    assert journal.lines == []
+
+
+async def test_nothing_done_is_nothing_to_commit(cycle):
+    commit, journal, _, _ = cycle
+    assert await commit.prepare({TP: Lane()}) == {}
+    assert journal.lines == []
+
+
+async def test_a_lane_in_the_middle_of_a_chunk_is_waited_for(cycle):
+    commit, journal, ledger, chunk = cycle
+    journal.acknowledgement.set_result(None)
+    lane = Lane()
+    async with lane.between_chunks:
+        preparing = asyncio.create_task(commit.prepare({TP: lane}))
+        await asyncio.sleep(0)
+        assert lane.streams.changed == {"cam"}
+        ledger.finish(chunk)
+    assert await preparing == {TP: 10}
+
+
+async def test_without_redis_offsets_are_committed_and_the_states_stay_changed(cycle):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    journal.acknowledgement.set_result(None)
+    journal.redis_away = True
+    lane = Lane()
+    assert await commit.prepare({TP: lane}) == {TP: 10}
+    assert lane.streams.kept == ["cam"]
