@@ -13,7 +13,9 @@ from stream_app.errors import BrokerUnavailable, UsageError
 from stream_app.settings import KafkaSettings, Settings
 from stream_app.topics import ensure_topics, kafka_client_options, list_topics, required_topics
 
+MOST_NAMED = 20  # topics in an error
 LINGER = 0.005  # seconds a producer waits for a fuller batch
+FETCH_WAIT_MS = 100  # the embedded broker keeps an idle fetch for a share of this even when a record comes in meanwhile
 
 
 def silence_client() -> None:
@@ -53,6 +55,7 @@ async def following(
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_beginning else "latest",
+        fetch_max_wait_ms=FETCH_WAIT_MS,
     )
     try:
         with broker_errors(kafka):
@@ -95,8 +98,9 @@ async def require_topics(kafka: KafkaSettings, topics: Collection[str]) -> None:
         existing = await list_topics(kafka)
     for topic in topics:
         if topic not in existing:
-            known = ", ".join(name for name in existing if not name.startswith("_")) or "none"
-            raise UsageError(f"topic {topic} does not exist on {kafka.bootstrap_servers}; there are: {known}")
+            known = [name for name in existing if not name.startswith("_")]
+            some = ", ".join(known[:MOST_NAMED]) + (", …" if len(known) > MOST_NAMED else "")
+            raise UsageError(f"topic {topic} does not exist on {kafka.bootstrap_servers}; there are: {some or 'none'}")
 
 
 async def ensure_topic(settings: Settings, topic: str) -> list[str]:

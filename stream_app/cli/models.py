@@ -38,14 +38,13 @@ def list_models(registry: RegistryOption = None, config: ConfigOption = None, js
     if not rows:
         console.print(f"no detector in {url}; `ganomaly-stream train` makes one", markup=False, soft_wrap=True)
         return
-    table = Table("detector", Column("version", no_wrap=True), "kind", "takes", "made (UTC)", "rows", "auroc")
+    # The version says when it was made; 80 columns hold no more.
+    table = Table("detector", Column("version (made, UTC)", no_wrap=True), "takes", "rows", "auroc")
     for item, champion in rows:
         table.add_row(
             item.name,
             f"{item.version} *" if champion else item.version,
-            item.kind,
-            " × ".join(map(str, item.input_shape)),
-            f"{item.created_at:%Y-%m-%d %H:%M}",
+            f"{item.kind} " + "×".join(map(str, item.input_shape)),
             str(item.training_data.rows),
             f"{item.metrics['auroc']:.3f}" if "auroc" in item.metrics else "–",
             style="bold" if champion else "",

@@ -66,8 +66,11 @@ class Follower:
 
     async def run(self, settings: Settings, from_beginning: bool, timeout: float | None) -> None:
         """Returns after `timeout` seconds, or when `count` events were printed."""
-        from stream_app.cli.kafka import broker_errors, following
+        from stream_app.cli.kafka import broker_errors, ensure_topic, following
+        from stream_app.topics import required_topics
 
+        if self.topic in required_topics(settings):  # whoever watches before the first worker starts waits for it
+            await ensure_topic(settings, self.topic)
         async with following(settings.kafka, [self.topic], from_beginning=from_beginning) as consumer:
             if not self._json:
                 error_console.print(f"following {self.topic}; Ctrl-C ends", style="dim", markup=False)

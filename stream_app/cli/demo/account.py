@@ -110,23 +110,16 @@ class Account:
         }
 
     def by_incident(self) -> Counts:
-        """Alarms by incident: one is found when a window with one of its hours raised an alarm.
+        """Alarms by episode: an incident is found when an alarm is about a window with one of its hours.
 
-        A run of alarms outside of incidents, without an hour between them, is one false alarm: whoever is called is
-        called once.
+        An episode without such an alarm is one false alarm: whoever is called is called once.
         """
         incidents = {record.truth for record in self.planned.values()} - {NORMAL}
-        found = {self.planned[name].truth for name in self.alarms} - {NORMAL}
-        return Counts(len(found), len(incidents - found), self._false_runs())
-
-    def _false_runs(self) -> int:
-        runs = 0
-        raised_before: dict[str, bool] = {}
-        for name, record in self.planned.items():
-            raised = name in self.alarms and record.truth == NORMAL
-            runs += raised and not raised_before.get(record.stream, False)
-            raised_before[record.stream] = raised
-        return runs
+        truths: dict[str, set[str]] = defaultdict(set)
+        for name, event in self.alarms.items():
+            truths[event["episode_id"]].add(self.planned[name].truth)
+        found = {truth for episode in truths.values() for truth in episode} - {NORMAL}
+        return Counts(len(found), len(incidents - found), sum(episode == {NORMAL} for episode in truths.values()))
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     from training.data import Dataset
 
 IMAGES, SEQUENCES = "records.images", "records.sequences"
-# One normal record in a hundred may alert. The default, one in a thousand, is for streams of more than a minute.
-TARGET_RATE = 0.01
+# Two normal records in a hundred may alert. The default, one in a thousand, is for streams of more than a minute.
+TARGET_RATE = 0.02
 RATE = 80.0  # records a second of each topic
 SLOW_RATE = 5.0  # once the account is given
-FALLBACK_PORT = 0
 TOLD = 12  # alerts shown one by one
 
 
@@ -56,6 +56,7 @@ def demo(
     from stream_app.cli.kafka import silence_client
 
     silence_client()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # the worker is ended in order either way
     staying = sys.stdout.isatty() and not once and not json
     with _folder() as folder:
         Demo(folder, config, UNSEEN if unseen is None else unseen, seed, json).run(seconds, staying)
@@ -214,7 +215,8 @@ class Demo:
     def _stay(self, settings: Settings, accounts: dict[str, Account], worker: WorkerProcess) -> None:
         from stream_app.cli.demo.stream import LiveStream
 
-        console.print(f"\nThe worker goes on, with {SLOW_RATE:.0f} records a second: {worker.url}   Ctrl-C ends.")
+        console.print(f"\nThe streams go on, {SLOW_RATE:.0f} records a second. The worker's page: {worker.url}")
+        console.print("Ctrl-C ends.")
         try:
             asyncio.run(LiveStream(settings, accounts, worker.check, self._tell).go_on(SLOW_RATE))
         except KeyboardInterrupt:
@@ -264,7 +266,7 @@ def _where_next() -> None:
         "  ganomaly-stream local            a broker and Redis to try with\n"
         "  ganomaly-stream train --help     a detector from your own file\n"
         "  ganomaly-stream worker --help    scores what is published\n"
-        "  README.md                        a program that publishes a picture and prints its alert",
+        "  README.md                        a program of 20 lines: a picture in, its alert out",
         markup=False,
     )
 

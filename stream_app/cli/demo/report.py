@@ -20,6 +20,8 @@ def figures(account: Account, counts: Counts) -> dict[str, Any]:
         "found": counts.found,
         "missed": counts.missed,
         "false": counts.false,
+        "false_records": account.by_record()[NORMAL].false,
+        "normal_records": sum(account.planned[name].truth == NORMAL for name in account.scored),
         "precision": counts.precision,
         "recall": counts.recall,
         "records_per_second": account.rate,
@@ -44,19 +46,22 @@ def summary(pictures: Account, flow: Account) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Table:
     """For people."""
     images, sequences = result["images"], result["sequences"]
-    shown = Table("", "pictures", "water flow", title="What came of it", title_justify="left")
+    shown = Table("", "pictures", "water flow", title="What came of it")
     for label, name in (("records published", "published"), ("scored", "scored"), ("dead letters", "dead_lettered")):
         shown.add_row(label, str(images[name]), str(sequences[name]))
     shown.add_section()
-    shown.add_row("anomalies published", *(_anomalies(each, unit) for each, unit in _units(images, sequences)))
-    shown.add_row("found", str(images["found"]), str(sequences["found"]), style="bold green")
+    due = [each["found"] + each["missed"] for each in (images, sequences)]
+    shown.add_row("anomalies in them", f"{due[0]} pictures", f"{due[1]} incidents")
+    shown.add_row("found", f"{images['found']} pictures", f"{sequences['found']} incidents", style="bold green")
     for kind, counts in images["kinds"].items():
         shown.add_row(f"  {kind}", f"{counts['found']} of {counts['found'] + counts['missed']}", "", style="dim")
     for kind, counts in sequences["kinds"].items():
-        found, hours = counts["found"], counts["found"] + counts["missed"]
-        shown.add_row(f"  {kind}", "", f"{found} of {hours} hours" if found else "missed", style="dim")
-    shown.add_row("missed", str(images["missed"]), str(sequences["missed"]))
-    shown.add_row("falsely raised", str(images["false"]), str(sequences["false"]))
+        found, windows = counts["found"], counts["found"] + counts["missed"]
+        shown.add_row(f"  {kind}", "", f"{found} of {windows} windows", style="dim")
+    shown.add_row("missed", f"{images['missed']} pictures", f"{sequences['missed']} incidents")
+    shown.add_row("falsely raised", f"{images['false']} pictures", f"{sequences['false']} episodes", style="yellow")
+    rates = [f"{each['false_records']} of {each['normal_records']} normal" for each in (images, sequences)]
+    shown.add_row("", rates[0], f"{rates[1]} windows", style="dim")
     shown.add_row("precision", _share(images["precision"]), _share(sequences["precision"]))
     shown.add_row("recall", _share(images["recall"]), _share(sequences["recall"]))
     shown.add_section()
@@ -64,14 +69,6 @@ def table(result: dict[str, Any]) -> Table:
     for label, name in (("delay to the alert, p50", "delay_p50"), ("delay to the alert, p99", "delay_p99")):
         shown.add_row(label, _milliseconds(images[name]), _milliseconds(sequences[name]))
     return shown
-
-
-def _units(images: dict[str, Any], sequences: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
-    return [(images, "pictures"), (sequences, "incidents")]
-
-
-def _anomalies(figures: dict[str, Any], unit: str) -> str:
-    return f"{figures['found'] + figures['missed']} {unit}"
 
 
 def _share(value: float | None) -> str:
