@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import signal
 import sys
@@ -98,16 +99,20 @@ class Demo:
         self._say("Starting an embedded Kafka broker and Redis …")
         with EmbeddedServers(given) as servers:
             settings = servers.settings
-            accounts = self._prepare(settings, seconds)
+            accounts, burst = self._prepare(settings, seconds)
             variables = {**servers.environment(), **self._variables(settings)}
             arguments = ["--config", str(self._config)] if self._config else []
             url = f"http://{settings.http.host}:{settings.http.port}/"
             self._say(f"Starting a worker, its page is {url} …")
             with WorkerProcess(variables, arguments, url, self._folder / "worker.log") as worker:
                 worker.await_ready()
-                self._stream(settings, accounts, worker)
-                result = {**summary(accounts[IMAGES], accounts[SEQUENCES]), "seconds": time.monotonic() - self._started}
-                _check(accounts)
+                self._say(f"Publishing {_count(accounts)} records, {RATE:.0f} a second of each kind. The first alerts:")
+                self._stream(settings, accounts, worker, RATE)
+                self._say(f"And a burst of {_count(burst)} pictures, as fast as they go …")
+                self._stream(settings, burst, worker, math.inf)
+                _check(accounts, burst)
+                result = summary(accounts[IMAGES], accounts[SEQUENCES], burst[IMAGES])
+                result["seconds"] = time.monotonic() - self._started
                 if self._json:
                     print_json(result)
                 else:
@@ -146,8 +151,8 @@ class Demo:
             "GANOMALY_LOG__FORMAT": "json",
         }
 
-    def _prepare(self, settings: Settings, seconds: float) -> dict[str, Account]:
-        """Trains both detectors and plans what is published."""
+    def _prepare(self, settings: Settings, seconds: float) -> tuple[dict[str, Account], dict[str, Account]]:
+        """Trains both detectors and plans what is published at a steady pace, and in a burst."""
         from stream_app.cli.demo import flow, pictures
         from stream_app.cli.demo.account import Account
         from training.data import from_arrays
@@ -171,7 +176,8 @@ class Demo:
             *flow.plan_flow(SEQUENCES, "main-in-march", before),
             *flow.plan_flow(SEQUENCES, "main-in-may", after),
         ]
-        return {IMAGES: Account.of(seen), SEQUENCES: Account.of(hours)}
+        burst = pictures.plan_burst(IMAGES, watched)
+        return {IMAGES: Account.of(seen), SEQUENCES: Account.of(hours)}, {IMAGES: Account.of(burst)}
 
     def _train(self, settings: Settings, dataset: Dataset, name: str, seconds: float) -> None:
         from model.registry import Registry
@@ -197,20 +203,18 @@ class Demo:
             )
         self._say(f"  detector {name} is in service after {result.metrics['steps']:.0f} steps")
 
-    def _stream(self, settings: Settings, accounts: dict[str, Account], worker: WorkerProcess) -> None:
+    def _stream(self, settings: Settings, accounts: dict[str, Account], worker: WorkerProcess, rate: float) -> None:
         from stream_app.cli.demo.stream import LiveStream
 
-        count = sum(len(account.planned) for account in accounts.values())
-        self._say(f"Publishing {count} records, {RATE:.0f} a second of each kind. The first alerts:")
         live = LiveStream(settings, accounts, worker.check, self._tell)
         with self._bar("{task.completed} done, {task.fields[alerts]} alerts") as bar:
-            task = bar.add_task("  streaming", total=count, alerts=0)
+            task = bar.add_task("  streaming", total=_count(accounts), alerts=0)
 
             def show(published: int, done: int) -> None:
                 alerts = sum(len(account.alarms) for account in accounts.values())
                 bar.update(task, completed=done, alerts=alerts)
 
-            asyncio.run(live.run(RATE, show))
+            asyncio.run(live.run(rate, show))
 
     def _stay(self, settings: Settings, accounts: dict[str, Account], worker: WorkerProcess) -> None:
         from stream_app.cli.demo.stream import LiveStream
@@ -249,13 +253,18 @@ class Demo:
         )
 
 
-def _check(accounts: dict[str, Account]) -> None:
+def _count(accounts: dict[str, Account]) -> int:
+    return sum(len(account.planned) for account in accounts.values())
+
+
+def _check(accounts: dict[str, Account], burst: dict[str, Account]) -> None:
     """Raises DemoFailed unless every record ended as it should and something was found."""
-    for topic, account in accounts.items():
+    for topic, account in [*accounts.items(), *burst.items()]:
         if not account.in_order:
             raise DemoFailed(
                 f"{topic}: {len(account.scored)} scored and {len(account.dead)} dead-lettered are not as due"
             )
+    for topic, account in accounts.items():
         if not account.alarms:
             raise DemoFailed(f"{topic}: nothing was found")
 

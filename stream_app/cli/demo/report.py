@@ -35,9 +35,10 @@ def figures(account: Account, counts: Counts) -> dict[str, Any]:
     }
 
 
-def summary(pictures: Account, flow: Account) -> dict[str, Any]:
-    """The figures of both topics. Pictures are counted one by one, the flow by incidents."""
+def summary(pictures: Account, flow: Account, burst: Account) -> dict[str, Any]:
+    """The figures of both topics, and the pace of the burst. Pictures are counted one by one, the flow by incidents."""
     return {
+        "burst": {"records": len(burst.scored), "records_per_second": burst.rate},
         "images": figures(pictures, total(pictures.by_record().values())),
         "sequences": figures(flow, flow.by_incident()),
     }
@@ -65,7 +66,10 @@ def table(result: dict[str, Any]) -> Table:
     shown.add_row("precision", _share(images["precision"]), _share(sequences["precision"]))
     shown.add_row("recall", _share(images["recall"]), _share(sequences["recall"]))
     shown.add_section()
-    shown.add_row("records a second", f"{images['records_per_second']:.0f}", f"{sequences['records_per_second']:.0f}")
+    shown.add_row(
+        "records a second, as sent", f"{images['records_per_second']:.0f}", f"{sequences['records_per_second']:.0f}"
+    )
+    shown.add_row("records a second, in a burst", f"{result['burst']['records_per_second']:,.0f}", "")
     for label, name in (("delay to the alert, p50", "delay_p50"), ("delay to the alert, p99", "delay_p99")):
         shown.add_row(label, _milliseconds(images[name]), _milliseconds(sequences[name]))
     return shown

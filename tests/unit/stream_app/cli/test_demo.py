@@ -153,7 +153,10 @@ def test_the_alert_that_closes_an_episode_is_no_alarm():
 def test_the_table_shows_every_figure_and_survives_that_there_are_none():
     pictures = raised([planned("a", "scratch"), planned("b", "scratch"), planned("c")], "a")
     flow = raised([planned("x", "leak"), planned("y")])
-    result = summary(pictures, flow)
+    burst = raised([planned("p")])
+    burst.note_scored(event("p", is_anomaly=False), 10.5)
+    result = summary(pictures, flow, burst)
+    assert result["burst"] == {"records": 1, "records_per_second": 2.0}
     assert result["images"]["kinds"] == {"scratch": {"found": 1, "missed": 1}}
     assert (result["sequences"]["missed"], result["sequences"]["precision"]) == (1, None)
     console = Console(file=StringIO(), width=100)
