@@ -16,8 +16,9 @@ GanomalyError
 │   ├── LimitError                  larger than a limit of the settings allows
 │   └── ValueRangeError             NaN, infinity, or values outside their range
 ├── DependencyError                 something outside can't be reached
-│   ├── BrokerUnavailable
-│   ├── RedisUnavailable
+│   ├── BrokerUnavailable           no Kafka broker answers
+│   ├── TopicUnavailable            a topic doesn't exist, or the broker refused to make it
+│   ├── RedisUnavailable            Redis does not answer
 │   └── EmbeddedServerError         the embedded broker or Redis can't be started here
 └── WorkerFault                     the worker must end and be started again; its records come again
     ├── FuseBlown                   too many dead letters: it's the worker or the topic that is wrong
@@ -58,6 +59,7 @@ __all__ = [
     "ScorerFault",
     "SettingsError",
     "ShapeError",
+    "TopicUnavailable",
     "TrainingError",
     "TransportMismatch",
     "UsageError",
@@ -104,6 +106,10 @@ class DependencyError(GanomalyError):
 
 class BrokerUnavailable(DependencyError):
     """No Kafka broker answers."""
+
+
+class TopicUnavailable(DependencyError):
+    """A topic doesn't exist, or the broker refused to make it."""
 
 
 class RedisUnavailable(DependencyError):

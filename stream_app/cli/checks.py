@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stream_app.cli.secrets import mask
 from stream_app.errors import BrokerUnavailable, GanomalyError
-from stream_app.settings import KafkaSettings, Settings
+from stream_app.settings import Settings
 
 PATIENCE = 5.0  # seconds for one check
 
@@ -35,14 +35,15 @@ class Finding(NamedTuple):
 
 def check_kafka(settings: Settings) -> list[Finding]:
     """Is a broker there, and are the topics?"""
-    from stream_app.topics import required_topics
+    from stream_app.kafka import reason
+    from stream_app.topics import describe_topics, required_topics
 
     kafka = settings.kafka
     where = f"{kafka.bootstrap_servers} ({kafka.security_protocol})"
     try:
-        found = asyncio.run(asyncio.wait_for(_describe_topics(kafka), PATIENCE))
+        found = asyncio.run(asyncio.wait_for(describe_topics(kafka), PATIENCE))
     except (GanomalyError, TimeoutError) as error:
-        why = "no broker answers there" if isinstance(error, BrokerUnavailable) else str(error) or "no answer in time"
+        why = reason(error.__cause__ if isinstance(error, BrokerUnavailable) and error.__cause__ else error)
         mend = (
             "Start the broker, or name the right one in GANOMALY_KAFKA__BOOTSTRAP_SERVERS (and its security in "
             "GANOMALY_KAFKA__SECURITY_PROTOCOL, …__SASL_*). `ganomaly-stream local` starts an embedded broker"
@@ -59,22 +60,6 @@ def check_kafka(settings: Settings) -> list[Finding]:
     if there:
         findings.append(Finding("topics", State.OK, f"there, with so many partitions: {', '.join(there)}"))
     return findings
-
-
-async def _describe_topics(kafka: KafkaSettings) -> dict[str, int]:
-    """Topics and their numbers of partitions."""
-    from aiokafka.admin import AIOKafkaAdminClient
-
-    from stream_app.cli.kafka import broker_errors
-    from stream_app.topics import kafka_client_options
-
-    with broker_errors(kafka):
-        admin = AIOKafkaAdminClient(**kafka_client_options(kafka))
-        try:
-            await admin.start()
-            return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-        finally:
-            await admin.close()
 
 
 def check_redis(settings: Settings) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""How the commands reach the broker: one producer, one consumer without a group, and errors a person can act on."""
+"""What the commands do with the broker: one producer, one consumer without a group, and topics that must be there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
 
-from stream_app.errors import BrokerUnavailable, UsageError
+from stream_app.errors import UsageError
+from stream_app.kafka import broker_errors, client_options
 from stream_app.settings import KafkaSettings, Settings
-from stream_app.topics import ensure_topics, kafka_client_options, list_topics, required_topics
+from stream_app.topics import ensure_topics, list_topics, required_topics
 
 MOST_NAMED = 20  # topics in an error
 LINGER = 0.005  # seconds a producer waits for a fuller batch
@@ -30,7 +30,7 @@ async def producing(kafka: KafkaSettings, *, max_bytes: int, linger: float = LIN
     Raises BrokerUnavailable when no broker answers.
     """
     producer = AIOKafkaProducer(
-        **kafka_client_options(kafka), acks="all", linger_ms=round(linger * 1000), max_request_size=max_bytes
+        **client_options(kafka), acks="all", linger_ms=round(linger * 1000), max_request_size=max_bytes
     )
     try:
         with broker_errors(kafka):
@@ -51,7 +51,7 @@ async def following(
     await require_topics(kafka, topics)
     consumer = AIOKafkaConsumer(
         *topics,
-        **kafka_client_options(kafka),
+        **client_options(kafka),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest" if from_beginning else "latest",
@@ -67,35 +67,9 @@ async def following(
         await consumer.stop()
 
 
-class broker_errors:  # noqa: N801 -- used like contextlib's own
-    """Turns errors of the client into BrokerUnavailable, with the address and the setting that names it."""
-
-    def __init__(self, kafka: KafkaSettings) -> None:
-        self._kafka = kafka
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        cause = error.__cause__ if isinstance(error, BrokerUnavailable) else error
-        if isinstance(cause, KafkaConnectionError):
-            raise BrokerUnavailable(unreachable(self._kafka, "no broker answers there")) from error
-        if isinstance(cause, (KafkaError, OSError, TimeoutError)):
-            raise BrokerUnavailable(unreachable(self._kafka, str(cause) or type(cause).__name__)) from error
-
-
-def unreachable(kafka: KafkaSettings, why: str) -> str:
-    """What to tell the user when the broker fails us."""
-    return (
-        f"Kafka at {kafka.bootstrap_servers} (GANOMALY_KAFKA__BOOTSTRAP_SERVERS): {why}. "
-        "`ganomaly-stream doctor` checks it; `ganomaly-stream local` starts an embedded broker"
-    )
-
-
 async def require_topics(kafka: KafkaSettings, topics: Collection[str]) -> None:
     """Raises UsageError for the first topic that does not exist."""
-    with broker_errors(kafka):
-        existing = await list_topics(kafka)
+    existing = await list_topics(kafka)
     for topic in topics:
         if topic not in existing:
             known = [name for name in existing if not name.startswith("_")]
@@ -106,15 +80,14 @@ async def require_topics(kafka: KafkaSettings, topics: Collection[str]) -> None:
 async def ensure_topic(settings: Settings, topic: str) -> list[str]:
     """Makes `topic`, and with one of our own the others too, where it is missing. Returns what was made.
 
-    Raises UsageError for a missing topic where `kafka.create_topics` is off.
+    Raises UsageError for a missing topic where `kafka.create_topics` is off, and what `ensure_topics` raises.
     """
     if not settings.kafka.create_topics:
         await require_topics(settings.kafka, [topic])
         return []
-    with broker_errors(settings.kafka):
-        if topic in required_topics(settings):
-            return await ensure_topics(settings)
-        if topic in await list_topics(settings.kafka):
-            return []
-        # A topic of records for a worker with other routes: made as those of our own routes are.
-        return await ensure_topics(settings.model_copy(update={"routes": {**settings.routes, topic: "none"}}))
+    if topic in required_topics(settings):
+        return await ensure_topics(settings)
+    if topic in await list_topics(settings.kafka):
+        return []
+    # A topic of records for a worker with other routes: made as those of our own routes are.
+    return await ensure_topics(settings.model_copy(update={"routes": {**settings.routes, topic: "none"}}))

@@ -89,7 +89,8 @@ async def _publish(
     task: TaskID,
 ) -> tuple[int, float]:
     """Returns how many records the broker has acknowledged, and in how many seconds."""
-    from stream_app.cli.kafka import LINGER, broker_errors, ensure_topic, producing
+    from stream_app.cli.kafka import LINGER, ensure_topic, producing
+    from stream_app.kafka import broker_errors
 
     made = await ensure_topic(settings, topic)
     if made and not bar.disable:

@@ -66,7 +66,8 @@ class Follower:
 
     async def run(self, settings: Settings, from_beginning: bool, timeout: float | None) -> None:
         """Returns after `timeout` seconds, or when `count` events were printed."""
-        from stream_app.cli.kafka import broker_errors, ensure_topic, following
+        from stream_app.cli.kafka import ensure_topic, following
+        from stream_app.kafka import broker_errors
         from stream_app.topics import required_topics
 
         if self.topic in required_topics(settings):  # whoever watches before the first worker starts waits for it

@@ -9,9 +9,10 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from stream_app.errors import BrokerUnavailable
+from stream_app.errors import BrokerUnavailable, TopicUnavailable
+from stream_app.kafka import admin, client_options
 from stream_app.settings import KafkaSettings
-from stream_app.topics import ensure_topics, kafka_client_options, list_topics, required_topics
+from stream_app.topics import ensure_topics, list_topics, required_topics
 
 
 async def test_missing_topics_are_made_once(settings_factory):
@@ -25,7 +26,7 @@ async def test_a_topic_that_exists_keeps_its_partitions(settings_factory):
     await ensure_topics(settings_factory(kafka={"partitions": 2}))
     settings = settings_factory(kafka={"partitions": 5})
     await ensure_topics(settings)
-    async with AIOKafkaConsumer(settings.topics.alerts, **kafka_client_options(settings.kafka)) as consumer:
+    async with AIOKafkaConsumer(settings.topics.alerts, **client_options(settings.kafka)) as consumer:
         assert consumer.partitions_for_topic(settings.topics.alerts) == {0, 1}
 
 
@@ -38,17 +39,13 @@ async def test_two_that_start_at_once_do_not_fail_each_other(settings_factory):
 async def test_model_updates_are_compacted_and_records_are_not(settings_factory):
     settings = settings_factory()
     await ensure_topics(settings)
-    admin = AIOKafkaAdminClient(**kafka_client_options(settings.kafka))
-    await admin.start()
-    try:
-        assert await policy_of(admin, settings.topics.model_updates) == "compact"
-        assert await policy_of(admin, settings.topics.alerts) != "compact"
-    finally:
-        await admin.close()
+    async with admin(settings.kafka) as client:
+        assert await policy_of(client, settings.topics.model_updates) == "compact"
+        assert await policy_of(client, settings.topics.alerts) != "compact"
 
 
-async def policy_of(admin: AIOKafkaAdminClient, topic: str) -> str | None:
-    [response] = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {})])
+async def policy_of(client: AIOKafkaAdminClient, topic: str) -> str | None:
+    [response] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {})])
     entries = response.to_object()["resources"][0]["config_entries"]
     return next((entry["config_value"] for entry in entries if entry["config_names"] == "cleanup.policy"), None)
 
@@ -62,7 +59,7 @@ async def test_nothing_is_made_where_the_settings_say_so(settings_factory):
 @pytest.mark.apache_kafka
 async def test_what_the_broker_refuses_is_reported(settings_factory):
     settings = settings_factory(topics={"alerts": "not a topic's name!"})
-    with pytest.raises(BrokerUnavailable, match="not a topic's name!"):
+    with pytest.raises(TopicUnavailable, match="not a topic's name!"):
         await ensure_topics(settings)
 
 

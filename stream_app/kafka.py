@@ -1,0 +1,88 @@
+"""How a Kafka broker is reached, and what is said when it can't be."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from ssl import SSLContext
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.helpers import create_ssl_context
+
+from stream_app.errors import BrokerUnavailable, SettingsError
+from stream_app.settings import KafkaSettings
+
+
+def client_options(kafka: KafkaSettings) -> dict[str, Any]:
+    """Address, security and patience, as keyword arguments of every aiokafka client.
+
+    Raises SettingsError when a certificate or a key can't be read.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "security_protocol": kafka.security_protocol,
+        "request_timeout_ms": round(kafka.request_timeout * 1000),
+    }
+    if context := ssl_context(kafka):
+        options["ssl_context"] = context
+    if kafka.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = kafka.sasl_mechanism
+        options["sasl_plain_username"] = kafka.sasl_username
+        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
+    return options
+
+
+def ssl_context(kafka: KafkaSettings) -> SSLContext | None:
+    """How the broker is trusted, and who we are to it; None without TLS.
+
+    Raises SettingsError, naming the settings, when a certificate or a key can't be read.
+    """
+    if not kafka.security_protocol.endswith("SSL"):
+        return None
+    files = {"ssl_cafile": kafka.ssl_cafile, "ssl_certfile": kafka.ssl_certfile, "ssl_keyfile": kafka.ssl_keyfile}
+    try:
+        context: SSLContext = create_ssl_context(
+            cafile=kafka.ssl_cafile, certfile=kafka.ssl_certfile, keyfile=kafka.ssl_keyfile
+        )
+    except OSError as error:  # ssl.SSLError is one too, and neither says which file it is
+        named = ", ".join(f"GANOMALY_KAFKA__{name.upper()}={path}" for name, path in files.items() if path)
+        raise SettingsError(f"can't be read as PEM: {named}: {error}") from error
+    return context
+
+
+@asynccontextmanager
+async def admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A started client for topics and their settings.
+
+    What the client raises, in the block too, becomes BrokerUnavailable.
+    """
+    client = AIOKafkaAdminClient(**client_options(kafka))
+    try:
+        with broker_errors(kafka):
+            await client.start()
+            yield client
+    finally:
+        await client.close()
+
+
+@contextmanager
+def broker_errors(kafka: KafkaSettings) -> Iterator[None]:
+    """Turns errors of a client into BrokerUnavailable, with the address and the setting that names it."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:  # TimeoutError is an OSError
+        raise BrokerUnavailable(
+            f"Kafka at {kafka.bootstrap_servers} (GANOMALY_KAFKA__BOOTSTRAP_SERVERS): {reason(error)}. "
+            "`ganomaly-stream doctor` checks it; `ganomaly-stream local` starts an embedded broker"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """Why a client's call failed, for people."""
+    if isinstance(error, KafkaConnectionError):
+        return "no broker answers there"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
