@@ -277,6 +277,7 @@ def _where_next() -> None:
         "  ganomaly-stream worker --help    scores what is published\n"
         "  README.md                        a program of 20 lines: a picture in, its alert out",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -98,11 +98,16 @@ class LiveStream:
         topics = self._settings.topics
         if record.topic == topics.dead_letter:
             headers = {name: value.decode(errors="replace") for name, value in record.headers}
-            self._accounts[headers["__connect.errors.topic"]].note_dead(headers["ce_id"], now)
-            return
-        event = orjson.loads(record.value)
-        account = self._accounts[event["record"]["topic"]]
-        if record.topic == topics.scores:
+            topic, name, event = headers["__connect.errors.topic"], headers["ce_id"], {}
+        else:
+            event = orjson.loads(record.value)
+            topic, name = event["record"]["topic"], event["record"]["id"]
+        account = self._accounts.get(topic)
+        if account is None or name not in account.planned:
+            return  # of an earlier stream: the embedded broker's "end" of a topic is where its last batch begins
+        if record.topic == topics.dead_letter:
+            account.note_dead(name, now)
+        elif record.topic == topics.scores:
             account.note_scored(event, now)
         else:
             account.note_alert(event, now)
