@@ -7,12 +7,8 @@ and `label`; columns are separated by comma, semicolon or tab. A series is cut i
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import math
-import zipfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +17,11 @@ from numpy.typing import NDArray
 
 from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIMITS
 from stream_app.errors import UsageError
+from stream_app.files import read_csv, read_npz
 
 Kind = Literal["image", "sequence"]
 DEFAULT_WINDOW = 32
-MAX_VALUES = 1 << 31  # numbers in one file, counted before any is read
 MAX_ABS = 1e12
-TIMESTAMP, LABEL = "timestamp", "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +69,15 @@ def load(path: str | Path, kind: str, window: int | None = None) -> Dataset:
     if not file.is_file():
         raise UsageError(f"{file}: there is no such file")
     if file.suffix == ".npz":
-        x, y = _read_npz(file)
-        timestamps = None
+        arrays = read_npz(file)
     elif file.suffix == ".csv" and kind == "sequence":
-        x, y, timestamps = _read_csv(file)
+        arrays = read_csv(file)
     else:
         wanted = ".npz" if kind == "image" else ".npz or .csv"
         raise UsageError(f"{file}: a file of {kind} records ends in {wanted}")
+    digest = _digest_of_file(file)
     return from_arrays(
-        x, kind, y=y, timestamps=timestamps, window=window, source=str(file), sha256=_digest_of_file(file)
+        arrays.x, kind, y=arrays.y, timestamps=arrays.timestamps, window=window, source=str(file), sha256=digest
     )
 
 
@@ -132,80 +127,6 @@ def _cut(
         clean = np.lib.stride_tricks.sliding_window_view(labels, window).max(axis=1) == 0
     times = None if timestamps is None else timestamps[window - 1 :]
     return Dataset("sequence", windows, newest, clean, times, source, digest, series)
-
-
-def _read_npz(file: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = {Path(name).stem for name in archive.namelist()}
-            for name in names & {"x", "y"}:
-                _check_size(archive, file, name)
-        if "x" not in names:
-            raise UsageError(f"{file}: there is no array x in it, only {', '.join(sorted(names)) or 'nothing'}")
-        with np.load(file, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"] if "y" in names else None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise UsageError(f"{file}: not a readable .npz file: {error}") from error
-
-
-def _check_size(archive: zipfile.ZipFile, file: Path, name: str) -> None:
-    with archive.open(f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-    if dtype.hasobject:
-        raise UsageError(f"{file}: {name} holds Python objects; only numbers are read")
-    if (count := math.prod(shape)) > MAX_VALUES:
-        raise UsageError(f"{file}: {name} has {count} numbers; at most {MAX_VALUES} are read")
-
-
-def _read_csv(file: Path) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.float64] | None]:
-    with file.open(newline="", encoding="utf-8-sig") as text:
-        first = text.readline()
-        text.seek(0)
-        separator = max(",;\t", key=first.count)
-        reader = csv.reader(text, delimiter=separator)
-        header = [name.strip() for name in next(reader, [])]
-        features = [i for i, name in enumerate(header) if name.lower() not in (TIMESTAMP, LABEL)]
-        if not features:
-            raise UsageError(f"{file}: the header names no feature column: {first.strip()[:80]!r}")
-        places = {name.lower(): i for i, name in enumerate(header)}
-        rows: list[list[float]] = []
-        labels: list[float] = []
-        times: list[float] = []
-        for number, row in enumerate((row for row in reader if row), start=2):
-            if len(row) != len(header):
-                raise UsageError(f"{file}: line {number} has {len(row)} columns, the header {len(header)}")
-            if len(rows) * len(features) >= MAX_VALUES:
-                raise UsageError(f"{file}: more than {MAX_VALUES} numbers")
-            rows.append([_number(row[i], file, number, header[i]) for i in features])
-            if LABEL in places:
-                labels.append(_number(row[places[LABEL]], file, number, header[places[LABEL]]))
-            if TIMESTAMP in places:
-                times.append(_time(row[places[TIMESTAMP]], file, number))
-    if not rows:
-        raise UsageError(f"{file}: no rows below the header")
-    x = np.array(rows, dtype=np.float64)
-    return x, np.array(labels) if LABEL in places else None, np.array(times) if TIMESTAMP in places else None
-
-
-def _number(text: str, file: Path, line: int, column: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"{file}: line {line}, column {column}: {text[:40]!r} is not a number") from None
-
-
-def _time(text: str, file: Path, line: int) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise UsageError(f"{file}: line {line}, timestamp: {text[:40]!r} is no RFC 3339 time nor seconds") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _check_pictures(x: NDArray[Any], source: str) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from stream_app.settings import Settings, load_settings
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from stream_app.cli.rows import Source
+    from stream_app.cli.messages import Source
 
 IN_FLIGHT = 1000  # records sent that the broker has not acknowledged yet
 _FRAME_BYTES = 1 << 16  # what a request takes beside the record
@@ -56,7 +56,7 @@ def publish(
     Example: ganomaly-stream publish --topic records.images --data pictures.npz --stream camera-1 --rate 10
     """
     from stream_app.cli.kafka import silence_client
-    from stream_app.cli.rows import open_source
+    from stream_app.cli.messages import open_source
 
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate {rate:g}: it must be above 0")
