@@ -10,7 +10,7 @@ Ertl 2019) of what was judged normal:
   raise it, and let more of their kind in.
 
 The tail decides, and may exceed what the body says by a fixed part only. Both are fitted as truncated samples
-(`stream_app.tail`), for what is judged anomalous is never learned. A run of `shift_after` anomalous scores means that
+(`stream_app.pareto`), for what is judged anomalous is never learned. A run of `shift_after` anomalous scores means that
 the stream itself has changed for good: the threshold forgets and learns from that run.
 """
 
@@ -26,7 +26,7 @@ import numpy as np
 from datasketches import tdigest_float
 from numpy.typing import NDArray
 
-from stream_app import tail
+from stream_app import pareto
 from stream_app.pace import Pace
 from stream_app.settings import ThresholdSettings, target_rate
 
@@ -215,11 +215,11 @@ class StreamThreshold:
             share /= 2.0
             start = scores.get_quantile(below * (1.0 - share))
         width = max(ceiling - start, 1e-3 + 1e-4 * start)  # cells that float32 tells apart
-        edges = start + np.linspace(0.0, width, tail.CELLS + 1)
+        edges = start + np.linspace(0.0, width, pareto.CELLS + 1)
         ranks = np.array(scores.get_cdf(edges.tolist())[:-1])  # (CELLS + 1,)
         counts = np.diff(ranks) * scores.get_total_weight()
         above_start = (ranks[-1] - ranks[0]) / ranks[-1]
-        return start, tail.quantile(start, start + width, counts, above_start, self._rate, shape_deviation)
+        return start, pareto.quantile(start, start + width, counts, above_start, self._rate, shape_deviation)
 
     def _both_generations(self) -> tdigest_float:
         if self._old is None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("model", "stream_app", "training")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-PURE = ("records", "decode", "files", "batching", "windows", "tail", "threshold", "alerts", "events")
+PURE = ("records", "decode", "files", "batching", "windows", "pareto", "threshold", "alerts", "events")
 # What the trainer shares with the worker, because it must read a record exactly as the worker does.
 SHARED_WITH_TRAINING = {"clock", "decode", "errors", "files", "records", "settings", "windows", "threshold"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stream_app import tail
+from stream_app import pareto
 
 
 def truncated_quantile(
@@ -13,8 +13,8 @@ def truncated_quantile(
     """Fits the upper `share` of the scores that are below the ceiling."""
     kept = scores[scores < ceiling]
     start = float(np.quantile(kept, 1.0 - share))
-    counts, _ = np.histogram(kept, bins=tail.CELLS, range=(start, ceiling))
-    return tail.quantile(start, ceiling, counts.astype(np.float64), share, rate, deviation)
+    counts, _ = np.histogram(kept, bins=pareto.CELLS, range=(start, ceiling))
+    return pareto.quantile(start, ceiling, counts.astype(np.float64), share, rate, deviation)
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0 / math.log(10.0), 2.0])
@@ -40,20 +40,20 @@ def test_a_shape_that_is_not_exponential_is_seen(shape: float) -> None:
 
 
 def test_without_data_the_calibrated_law_holds_and_data_overrule_it() -> None:
-    near_the_start = np.zeros(tail.CELLS)
+    near_the_start = np.zeros(pareto.CELLS)
     near_the_start[0] = 1.0
 
-    assert tail.quantile(1.0, 3.0, np.zeros(tail.CELLS), 0.1, 1e-3, 0.1) == pytest.approx(3.0, abs=0.7)
-    assert tail.quantile(1.0, 3.0, near_the_start * 3000.0, 0.1, 1e-3, 0.1) < 1.5
+    assert pareto.quantile(1.0, 3.0, np.zeros(pareto.CELLS), 0.1, 1e-3, 0.1) == pytest.approx(3.0, abs=0.7)
+    assert pareto.quantile(1.0, 3.0, near_the_start * 3000.0, 0.1, 1e-3, 0.1) < 1.5
 
 
 def test_a_rate_above_the_share_of_the_tail_gives_its_start() -> None:
-    assert tail.quantile(1.0, 3.0, np.ones(tail.CELLS), 0.0, 0.1, 0.1) == 1.0
+    assert pareto.quantile(1.0, 3.0, np.ones(pareto.CELLS), 0.0, 0.1, 0.1) == 1.0
 
 
 def test_survival_falls_from_one_and_ends_where_a_bounded_tail_ends() -> None:
     scale, shape = np.array([1.0, 1.0, 1.0]), np.array([-0.5, 0.0, 0.5])
 
-    assert tail.survival(0.0, scale, shape).tolist() == [1.0, 1.0, 1.0]
-    assert tail.survival(1.0, scale, shape) == pytest.approx([0.25, math.exp(-1.0), 1.5**-2])
-    assert tail.survival(5.0, scale, shape)[0] == pytest.approx(0.0, abs=1e-300)
+    assert pareto.survival(0.0, scale, shape).tolist() == [1.0, 1.0, 1.0]
+    assert pareto.survival(1.0, scale, shape) == pytest.approx([0.25, math.exp(-1.0), 1.5**-2])
+    assert pareto.survival(5.0, scale, shape)[0] == pytest.approx(0.0, abs=1e-300)
