@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.cli.main import COMMANDS
+from stream_app.cli.main import COMMANDS, main
+from stream_app.cli.secrets import effective
 from stream_app.settings import Settings, TopicSettings
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +74,18 @@ def test_every_file_it_points_at_is_there():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_setting_it_names_is_one():
-    from stream_app.cli.secrets import effective
+@pytest.mark.parametrize("file", ["README.md", "docs/quickstart.md"])
+def test_every_command_and_option_it_shows_exists(file, capsys):
+    shown = re.findall(r"^ +(?:GANOMALY_\S+ )?ganomaly-stream ([a-z]+)(.*)$", (ROOT / file).read_text(), re.MULTILINE)
+    assert shown
+    for command, rest in shown:
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert set(re.findall(r"--[a-z-]+", rest)) - {"--help"} <= set(
+            re.findall(r"--[a-z-]+", capsys.readouterr().out)
+        )
 
+
+def test_every_setting_it_names_is_one():
     named = set(re.findall(r"GANOMALY_[A-Z_]+", README))
     assert named <= set(effective(Settings()))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.cli.demo.scene import NORMAL, Due, Planned
-from stream_app.cli.rows import encode_row
+from stream_app.cli.messages import encode_row
 from stream_app.decode import RAW
 
 WINDOW = 8  # hours; four to twelve find the same incidents, eight with the fewest false ones

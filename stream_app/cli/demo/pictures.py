@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stream_app.cli.demo.scene import NORMAL, Due, Planned
-from stream_app.cli.rows import encode_row
+from stream_app.cli.messages import encode_row
 from stream_app.decode import RAW
 
 # The middle one of the ten: as the digit never shown, 2, 6, 0, 8 and 5 are found more often than 4, and 7, 9, 1 and 3

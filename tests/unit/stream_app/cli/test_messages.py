@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import orjson
@@ -13,8 +12,9 @@ from PIL import Image
 from stream_app.cli.messages import Message, encode_row, open_source
 from stream_app.decode import JSON, NPY, RAW, Decoder, InputSpec
 from stream_app.errors import UsageError
-from stream_app.records import Chunk, Kind, TopicPartition
+from stream_app.records import Kind
 from stream_app.settings import LimitSettings
+from tests.unit.stream_app.raw import Record, chunk_of
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 8, 10, 1), dtype=np.uint8)
 IMAGE_SPEC = InputSpec(Kind.IMAGE, (8, 10, 1))
@@ -23,11 +23,7 @@ CSV = "timestamp,flow,pressure,label\n2026-01-31T12:00:00+01:00,1.5,2,0\n\n17698
 
 
 def decoded(messages: list[Message], spec: InputSpec):
-    records = [
-        SimpleNamespace(topic="t", partition=0, offset=i, timestamp=0, key=b"s", value=m.value, headers=m.headers)
-        for i, m in enumerate(messages)
-    ]
-    result = Decoder(spec, LimitSettings()).decode(Chunk(TopicPartition("t", 0), 0, records, 0, 0))
+    result = Decoder(spec, LimitSettings()).decode(chunk_of(*(Record(m.value, m.headers) for m in messages)))
     assert result.rejected == []
     return result
 
