@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any, Self
 
 IMAGE_SIDES = (16, 32, 64)
@@ -11,6 +12,13 @@ SIDE_LIMITS = (8, 256)
 CHANNEL_LIMITS = (1, 4)
 LENGTH_LIMITS = (4, 4096)
 FEATURE_LIMITS = (1, 512)
+
+
+class Kind(StrEnum):
+    """What a detector takes."""
+
+    IMAGE = "image"
+    SEQUENCE = "sequence"
 
 
 def _check(name: str, value: object, limits: tuple[int, int]) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.config import ImageConfig, SequenceConfig
+from model.config import ImageConfig, Kind, SequenceConfig
 from model.errors import ModelError
 from model.image import ImageGanomaly
 from model.manifest import Manifest
@@ -95,8 +95,8 @@ class Detector:
         return self.manifest.sha256
 
     @property
-    def kind(self) -> str:
-        """`image` or `sequence`."""
+    def kind(self) -> Kind:
+        """What it takes."""
         return self.manifest.kind
 
     @property
@@ -133,7 +133,7 @@ class Detector:
     def warm_up(self, batch: int) -> None:
         """Pays first-call costs (allocation, choice of algorithms) for batches of `batch` and of one."""
         for size in {1, max(1, batch)}:
-            records = np.zeros((size, *self.input_shape), dtype=np.uint8 if self.kind == "image" else np.float32)
+            records = np.zeros((size, *self.input_shape), dtype=np.uint8 if self.kind is Kind.IMAGE else np.float32)
             self.score(records)
         self.localize(records[:1])
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from model.calibration import Calibration
-from model.config import ImageConfig, SequenceConfig
+from model.config import ImageConfig, Kind, SequenceConfig
 from model.errors import ManifestError
 
 SCHEMA_VERSION = 1
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = 1
     name: Name
     version: str = ""
-    kind: Literal["image", "sequence"]
+    kind: Kind
     created_at: datetime
     config: dict[str, Any]
     input_shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class Manifest(BaseModel):
 
     def network(self) -> ImageConfig | SequenceConfig:
         """The networks' configuration."""
-        return (ImageConfig if self.kind == "image" else SequenceConfig).from_json(self.config)
+        return (ImageConfig if self.kind is Kind.IMAGE else SequenceConfig).from_json(self.config)
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Manifest:

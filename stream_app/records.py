@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.config import Kind as Kind  # a record's kind is its detector's
+
 DEFAULT_STREAM = "default"
-
-
-class Kind(StrEnum):
-    """What a detector takes."""
-
-    IMAGE = "image"
-    SEQUENCE = "sequence"
 
 
 class TopicPartition(NamedTuple):

@@ -21,6 +21,8 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
 
+from model.config import Kind
+
 Floats = NDArray[np.float64]
 Records = NDArray[Any]
 Score = Callable[[Floats], Floats]
@@ -33,9 +35,9 @@ MOST_OF_SVM = 2000  # its fit grows with the square of the records
 MOST_REMEMBERED = 5000
 
 
-def flat(kind: str, normal: Records) -> Callable[[Records], Floats]:
+def flat(kind: Kind, normal: Records) -> Callable[[Records], Floats]:
     """Records `[N, …]` to rows `[N, D]`: pictures in 0…1, windows standardised by feature as the normal ones are."""
-    if kind == "image":
+    if kind is Kind.IMAGE:
         return lambda records: records.reshape(len(records), -1).astype(np.float64) / 255.0
     mean = normal.mean(axis=(0, 1), dtype=np.float64)
     deviation = normal.std(axis=(0, 1), dtype=np.float64)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from model.config import Kind
 from model.manifest import Manifest
 
 
@@ -14,7 +15,7 @@ def write_card(manifest: Manifest, raw: Mapping[str, NDArray[np.float32]]) -> st
     """Markdown for people; `raw` is the evidence of the held-out normal records, `[n]` by name."""
     data = manifest.training_data
     shape = " × ".join(str(size) for size in manifest.input_shape)
-    what = "pictures (H × W × C)" if manifest.kind == "image" else "windows (T × F)"
+    what = "pictures (H × W × C)" if manifest.kind is Kind.IMAGE else "windows (T × F)"
     figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
     used = manifest.calibration.evidence
     evidence = "\n".join(

@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIMITS
+from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIMITS, Kind
 from stream_app.errors import UsageError
 from stream_app.files import read_csv, read_npz
 
-Kind = Literal["image", "sequence"]
 DEFAULT_WINDOW = 32
 MAX_ABS = 1e12
 
@@ -64,16 +63,15 @@ def load(path: str | Path, kind: str, window: int | None = None) -> Dataset:
     Raises UsageError, naming the field, the limit and the value, for whatever can't be used.
     """
     file = Path(path)
-    if kind not in ("image", "sequence"):
-        raise UsageError(f"kind must be image or sequence, not {kind!r}")
+    kind = _kind(kind)
     if not file.is_file():
         raise UsageError(f"{file}: there is no such file")
     if file.suffix == ".npz":
         arrays = read_npz(file)
-    elif file.suffix == ".csv" and kind == "sequence":
+    elif file.suffix == ".csv" and kind is Kind.SEQUENCE:
         arrays = read_csv(file)
     else:
-        wanted = ".npz" if kind == "image" else ".npz or .csv"
+        wanted = ".npz" if kind is Kind.IMAGE else ".npz or .csv"
         raise UsageError(f"{file}: a file of {kind} records ends in {wanted}")
     digest = _digest_of_file(file)
     return from_arrays(
@@ -94,18 +92,25 @@ def from_arrays(
     """A dataset from arrays as a `.npz` file holds them. Raises UsageError as `load` does."""
     labels = None if y is None else _check_labels(y, len(x), source)
     digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest() if sha256 is None else sha256
-    if kind == "image":
+    if _kind(kind) is Kind.IMAGE:
         pictures = _check_pictures(x, source)
         clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
-        return Dataset("image", pictures, labels, clean, None, source, digest)
+        return Dataset(Kind.IMAGE, pictures, labels, clean, None, source, digest)
     values = _check_values(x, source)
     if values.ndim == 3:
         _within(f"{source}: x.shape[1] (steps)", values.shape[1], LENGTH_LIMITS)
         if window not in (None, values.shape[1]):
             raise UsageError(f"{source}: x holds windows of {values.shape[1]} steps; they can't be cut to {window}")
         clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
-        return Dataset("sequence", values, labels, clean, timestamps, source, digest)
+        return Dataset(Kind.SEQUENCE, values, labels, clean, timestamps, source, digest)
     return _cut(values, labels, timestamps, window or DEFAULT_WINDOW, source, digest)
+
+
+def _kind(name: str) -> Kind:
+    try:
+        return Kind(name)
+    except ValueError:
+        raise UsageError(f"kind must be {' or '.join(Kind)}, not {name!r}") from None
 
 
 def _cut(
@@ -126,7 +131,7 @@ def _cut(
     if labels is not None:
         clean = np.lib.stride_tricks.sliding_window_view(labels, window).max(axis=1) == 0
     times = None if timestamps is None else timestamps[window - 1 :]
-    return Dataset("sequence", windows, newest, clean, times, source, digest, series)
+    return Dataset(Kind.SEQUENCE, windows, newest, clean, times, source, digest, series)
 
 
 def _check_pictures(x: NDArray[Any], source: str) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from model.calibration import Tail
+from model.config import Kind
 from model.detector import Detector
 from stream_app.errors import UsageError
 from training.baselines import BASELINES, Score, flat
@@ -134,7 +135,7 @@ def _folds(dataset: Dataset, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     for value in (0, 1):
         index = np.flatnonzero(labels == value)
         turns = np.arange(len(index))
-        in_order = value == 0 and dataset.kind == "sequence"
+        in_order = value == 0 and dataset.kind is Kind.SEQUENCE
         fold[index] = turns * 2 // max(1, len(index)) if in_order else turns % 2
     return fold
 
@@ -166,7 +167,7 @@ def _fit(name: str, dataset: Dataset, normal: NDArray[np.int64], seed: int) -> C
             f"{dataset.source}: {len(normal)} normal records to fit baselines on; at least {MIN_REFERENCE} are needed"
         )
     held = np.arange(len(normal)) * 5 // len(normal) == 4
-    order = normal if dataset.kind == "sequence" else np.random.default_rng(seed).permutation(normal)
+    order = normal if dataset.kind is Kind.SEQUENCE else np.random.default_rng(seed).permutation(normal)
     records = dataset.x[order[~held]]
     prepare = flat(dataset.kind, records)
     score: Score = BASELINES[name](prepare(records), seed)

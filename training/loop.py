@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.calibration import Fitted, calibrate, write_sketch
-from model.config import ImageConfig, SequenceConfig
+from model.config import ImageConfig, Kind, SequenceConfig
 from model.detector import Floats, Network, pick_device, place, raw_evidence
 from model.errors import TrainingError
 from model.image import ImageGanomaly
@@ -33,7 +33,10 @@ from training.steps import ImageStep, SequenceStep, Step
 # The evidence that makes the score. What is left out is reported all the same: the reconstruction error of pictures
 # falls where an anomaly is simpler than the normal ones, and the latent distance of windows was near chance on short
 # histories.
-USED = {"image": ("latent", "projection", "map"), "sequence": ("reconstruction", "mahalanobis", "neighbours")}
+USED = {
+    Kind.IMAGE: ("latent", "projection", "map"),
+    Kind.SEQUENCE: ("reconstruction", "mahalanobis", "neighbours"),
+}
 WARM_UP_STEPS = 30
 REPORT_EVERY = 0.25  # seconds
 
@@ -95,7 +98,7 @@ def train(
         taken = _learn(network, step, seconds, steps, clock, on_progress)
     _remember(network, dataset, parts.train, where, seed)
     fitted, raw = _calibrate(network, dataset, parts, where)
-    if dataset.kind == "sequence":
+    if dataset.kind is Kind.SEQUENCE:
         # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
         # without it: scores of later normal windows come out lower by that, never higher.
         _remember(network, dataset, np.flatnonzero(dataset.clean), where, seed)
@@ -136,7 +139,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _set_up(dataset: Dataset, parts: Split, device: torch.device, seed: int) -> tuple[Network, Step]:
-    if dataset.kind == "image":
+    if dataset.kind is Kind.IMAGE:
         return _set_up_image(dataset, parts, device, seed)
     return _set_up_sequence(dataset, parts, device, seed)
 

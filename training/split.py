@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.calibration import EXACT_UP_TO
+from model.config import Kind
 from model.errors import TrainingError
 from training.data import Dataset
 
-MINIMUM = {"image": 50, "sequence": 100}
+MINIMUM = {Kind.IMAGE: 50, Kind.SEQUENCE: 100}
 # Blocks that a series is cut into, and those of them held out, the newest always. Around each, windows are lost to
 # training, so that a short series is cut into fewer.
 LONG = (10, (2, 5, 9))
@@ -39,9 +40,9 @@ def split(dataset: Dataset, random: np.random.Generator) -> Split:
     clean = np.flatnonzero(dataset.clean)
     minimum = MINIMUM[dataset.kind]
     if len(clean) < minimum:
-        what = "pictures" if dataset.kind == "image" else "windows"
+        what = "pictures" if dataset.kind is Kind.IMAGE else "windows"
         raise TrainingError(f"{dataset.source}: {len(clean)} normal {what}; at least {minimum} are needed to train")
-    return _at_random(clean, random) if dataset.kind == "image" else _by_blocks(dataset, clean)
+    return _at_random(clean, random) if dataset.kind is Kind.IMAGE else _by_blocks(dataset, clean)
 
 
 def _at_random(clean: Indices, random: np.random.Generator) -> Split:

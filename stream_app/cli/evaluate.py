@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from model.config import Kind
 from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json
 from stream_app.settings import load_settings
 
@@ -41,7 +42,7 @@ def evaluate(
 
     settings = load_settings(config, {"registry.url": registry, "worker.device": device})
     detector = Registry(settings.registry.url).load(name, version, settings.worker.device)
-    window = detector.input_shape[0] if detector.kind == "sequence" else None
+    window = detector.input_shape[0] if detector.kind is Kind.SEQUENCE else None
     dataset = load(data, detector.kind, window)
     normal = load(reference, detector.kind, window) if reference else None
     with nullcontext() if json else error_console.status(f"measure {name}") as status:

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from model.config import Kind
 from stream_app.cli.common import ConfigOption, JsonOption, console, print_json, progress
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
@@ -47,12 +48,12 @@ def score(
     from training.data import load
 
     detector = Registry(settings.registry.url).load(name, version, settings.worker.device)
-    window = detector.input_shape[0] if detector.kind == "sequence" else None
+    window = detector.input_shape[0] if detector.kind is Kind.SEQUENCE else None
     dataset = load(data, detector.kind, window)
     rows = dataset.x if dataset.series is None else dataset.series
     if warm_up > len(rows):
         raise UsageError(f"--warm-up {warm_up}: {data} has only {len(rows)} rows")
-    if dataset.kind == "image" and rows.dtype != np.uint8:
+    if dataset.kind is Kind.IMAGE and rows.dtype != np.uint8:
         rows = rows / np.float32(255.0)  # as a publisher has it
     results = score_rows(detector, rows, settings, heat_maps=heatmaps is not None)
     maps: list[NDArray[np.float32]] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +9,10 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from model.config import Kind
 from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
-
-
-class Kind(StrEnum):
-    """What a detector takes."""
-
-    IMAGE = "image"
-    SEQUENCE = "sequence"
 
 
 def train(
