@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stream_app.errors import UsageError
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
@@ -24,6 +26,40 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="YAML settings; the environment wins.", dir_okay=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+RegistryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--registry", metavar="URL", help="Folder or fsspec URL of the models.", show_default="GANOMALY_REGISTRY__URL"
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, …", show_default="GANOMALY_WORKER__DEVICE"
+    ),
+]
+NameOption = Annotated[str, typer.Option("--name", metavar="DETECTOR", help="The detector's name.")]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", metavar="V", help="Of the detector.", show_default="the one in service")
+]
+DataOption = Annotated[
+    Path,
+    typer.Option("--data", metavar="FILE", help=".npz with rows x and labels y, or .csv with a line an observation."),
+]
+
+
+def check_input(option: str, path: Path) -> None:
+    """Raises UsageError where there is no such file: said before anything slow begins."""
+    if not path.is_file():
+        raise UsageError(f"{option} {path}: there is no such file")
+
+
+def check_output(option: str, path: Path) -> None:
+    """Raises UsageError where no file can be written: said before the work that it is for."""
+    if path.is_dir():
+        raise UsageError(f"{option} {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} {path}: there is no folder {path.parent}")
 
 
 def print_json(value: Any) -> None:

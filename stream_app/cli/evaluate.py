@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from model.config import Kind
-from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json
+from stream_app.cli.common import (
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    NameOption,
+    RegistryOption,
+    VersionOption,
+    console,
+    error_console,
+    print_json,
+)
 from stream_app.settings import load_settings
+
+if TYPE_CHECKING:
+    from training.evaluate import Evaluation
 
 
 def evaluate(
-    name: Annotated[str, typer.Option("--name", metavar="DETECTOR", help="Which detector.")],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="FILE", help=".npz with x and y, or .csv with a column label.")
-    ],
-    registry: Annotated[str | None, typer.Option("--registry", metavar="URL", help="Where the models are.")] = None,
-    version: Annotated[str | None, typer.Option("--version", metavar="V", help="The champion otherwise.")] = None,
+    name: NameOption,
+    data: DataOption,
+    registry: RegistryOption = None,
+    version: VersionOption = None,
     reference: Annotated[
         Path | None,
         typer.Option("--reference", metavar="FILE", help="Normal records for the baselines, e.g. the training file."),
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, …")] = None,
+    device: DeviceOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -55,14 +68,21 @@ def evaluate(
         )
     if json:
         print_json({"name": name, "version": detector.version, **result.to_json()})
-        return
-    table = Table("method", "auroc", "auprc", "f1", "threshold", "records/s", title_justify="left")
-    table.title = f"{name} {detector.version} on {data}: {result.normal} normal, {result.anomalous} anomalous"
+    else:
+        console.print(_table(f"{name} {detector.version} on {data}", result))
+        console.print(result.protocol, style="dim", markup=False)
+
+
+def _table(what: str, result: Evaluation) -> Table:
+    title = f"{what}: {result.normal} normal, {result.anomalous} anomalous"
+    table = Table("method", "auroc", "auprc", "f1", "threshold", "records/s", title=escape(title), title_justify="left")
     for row in result.rows:
         figures = [f"{value:.3f}" for value in (row.auroc, row.auprc, row.f1)]
-        own = row is result.model
         table.add_row(
-            row.method, *figures, f"{row.threshold:.2f}", f"{row.records_per_second:,.0f}", style="bold" if own else ""
+            row.method,
+            *figures,
+            f"{row.threshold:.2f}",
+            f"{row.records_per_second:,.0f}",
+            style="bold" if row is result.model else "",
         )
-    console.print(table)
-    console.print(result.protocol, style="dim", markup=False)
+    return table

@@ -25,8 +25,8 @@ def local(
         list[str] | None,
         typer.Argument(metavar="-- COMMAND …", help="Run it with the settings in its environment, then stop."),
     ] = None,
-    kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one otherwise.")] = None,
-    redis_port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one otherwise.")] = None,
+    kafka_port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="a free one")] = None,
+    redis_port: Annotated[int | None, typer.Option(min=1, max=65535, show_default="a free one")] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -27,21 +27,22 @@ class Command(NamedTuple):
     passes_through: bool = False  # options after the first argument belong to that argument
 
 
+# In the order that they are first met in.
 COMMANDS = {
     "demo": Command("stream_app.cli.demo.command:demo", "Train, stream and find real anomalies, on embedded servers."),
     "train": Command("stream_app.cli.train:train", "Train a detector and put it in service."),
+    "worker": Command("stream_app.cli.worker:worker", "Score what is published, until SIGTERM or Ctrl-C."),
+    "local": Command("stream_app.cli.local:local", "Run the embedded broker and Redis.", passes_through=True),
+    "publish": Command("stream_app.cli.publish:publish", "Publish the rows of a file as records."),
+    "watch": Command("stream_app.cli.watch:watch", "Follow the alerts, one line each."),
+    "score": Command("stream_app.cli.score:score", "Score a file's rows in order, as the stream would."),
     "evaluate": Command(
         "stream_app.cli.evaluate:evaluate", "Measure a detector, and simple methods beside it, on a labelled file."
     ),
     "models": Command("stream_app.cli.models:app", "Look at the detectors in the registry."),
-    "score": Command("stream_app.cli.score:score", "Score a file's rows in order, as the stream would."),
-    "publish": Command("stream_app.cli.publish:publish", "Publish the rows of a file as records."),
-    "watch": Command("stream_app.cli.watch:watch", "Follow the alerts, one line each."),
     "doctor": Command(
         "stream_app.cli.doctor:doctor", "Check what the worker needs, and say what is wrong and how to mend it."
     ),
-    "worker": Command("stream_app.cli.worker:worker", "Score what is published, until SIGTERM or Ctrl-C."),
-    "local": Command("stream_app.cli.local:local", "Run the embedded broker and Redis.", passes_through=True),
 }
 
 

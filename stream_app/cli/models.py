@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
-from stream_app.cli.common import ConfigOption, JsonOption, console, print_json
+from stream_app.cli.common import ConfigOption, JsonOption, RegistryOption, VersionOption, console, print_json
 from stream_app.errors import ModelNotFound
 from stream_app.settings import load_settings
 
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from model.registry import Registry
 
 app = typer.Typer(help="Look at the detectors in the registry.", no_args_is_help=True, add_completion=False)
-
-RegistryOption = Annotated[
-    str | None,
-    typer.Option("--registry", metavar="URL", help="Folder or fsspec URL; GANOMALY_REGISTRY__URL unless told."),
-]
 
 
 @app.command("list")
@@ -56,7 +51,7 @@ def list_models(registry: RegistryOption = None, config: ConfigOption = None, js
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="DETECTOR")],
-    version: Annotated[str | None, typer.Option("--version", help="The one in service, unless told.")] = None,
+    version: VersionOption = None,
     registry: RegistryOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,

@@ -15,9 +15,10 @@ from stream_app.errors import BrokerUnavailable, UsageError
 from stream_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
     from rich.progress import Progress, TaskID
 
-    from stream_app.cli.messages import Source
+    from stream_app.cli.messages import Message, Source
 
 IN_FLIGHT = 1000  # records sent that the broker has not acknowledged yet
 _FRAME_BYTES = 1 << 16  # what a request takes beside the record
@@ -32,17 +33,19 @@ def publish(
         ),
     ],
     stream: Annotated[
-        str | None, typer.Option("--stream", metavar="KEY", help="Name of the stream, e.g. of the camera.")
+        str | None,
+        typer.Option("--stream", metavar="KEY", help="Name of the stream, e.g. of the camera.", show_default="no key"),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Records a second; as fast as possible otherwise.")
+        float | None, typer.Option("--rate", help="Records a second.", show_default="as fast as possible")
     ] = None,
     content_type: Annotated[
         str | None,
         typer.Option(
             "--content-type",
             metavar="TYPE",
-            help="application/octet-stream (default), application/x-npy, application/json or image/png.",
+            help="Of rows: application/octet-stream, application/x-npy, application/json or image/png.",
+            show_default="application/octet-stream",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -95,26 +98,46 @@ async def _publish(
     made = await ensure_topic(settings, topic)
     if made and not bar.disable:
         bar.console.print(f"made topics {', '.join(made)}", markup=False, soft_wrap=True)
-    key = None if stream is None else stream.encode()
     largest = settings.limits.max_record_bytes + settings.limits.max_header_bytes + _FRAME_BYTES
-    waiting: deque[asyncio.Future[object]] = deque()
-    done = 0
     async with producing(settings.kafka, max_bytes=largest, linger=0.0 if rate else LINGER) as producer:
         started = time.monotonic()
+        line = _InFlight(producer, topic, None if stream is None else stream.encode())
         try:
-            for number, message in enumerate(source.messages()):
-                if rate:
-                    await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-                with broker_errors(settings.kafka):
-                    waiting.append(await producer.send(topic, message.value, key, headers=message.headers))
-                    while waiting and (waiting[0].done() or len(waiting) >= IN_FLIGHT):
-                        await waiting.popleft()
-                        done += 1
-                bar.update(task, completed=done)
             with broker_errors(settings.kafka):
-                while waiting:
-                    await waiting.popleft()
-                    done += 1
+                for number, message in enumerate(source.messages()):
+                    if rate:
+                        await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+                    await line.send(message)
+                    bar.update(task, completed=line.acknowledged)
+                await line.wait()
         except (UsageError, BrokerUnavailable) as error:
-            raise type(error)(f"{error} ({done} of {source.total} records were published before)") from error
-        return done, time.monotonic() - started
+            done = f"{line.acknowledged} of {source.total} records were published before"
+            raise type(error)(f"{error} ({done})") from error
+        return line.acknowledged, time.monotonic() - started
+
+
+class _InFlight:
+    """Records on their way: sent in order, and no more of them at once than `IN_FLIGHT`."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, key: bytes | None) -> None:
+        self.acknowledged = 0
+        self._producer = producer
+        self._topic = topic
+        self._key = key
+        self._waiting: deque[asyncio.Future[object]] = deque()
+
+    async def send(self, message: Message) -> None:
+        """Sends a record and counts what has been acknowledged meanwhile."""
+        sent = await self._producer.send(self._topic, message.value, self._key, headers=message.headers)
+        self._waiting.append(sent)
+        while self._waiting and (self._waiting[0].done() or len(self._waiting) >= IN_FLIGHT):
+            await self._acknowledge()
+
+    async def wait(self) -> None:
+        """Returns when all are acknowledged."""
+        while self._waiting:
+            await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        await self._waiting.popleft()
+        self.acknowledged += 1

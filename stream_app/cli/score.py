@@ -3,35 +3,50 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
 from model.config import Kind
-from stream_app.cli.common import ConfigOption, JsonOption, console, print_json, progress
+from stream_app.cli.common import (
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    NameOption,
+    RegistryOption,
+    VersionOption,
+    check_input,
+    check_output,
+    console,
+    print_json,
+    progress,
+)
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
 
 if TYPE_CHECKING:
+    from model.detector import Detector
     from stream_app.offline import ScoredRow
 
 COLUMNS = ("index", "score", "threshold", "is_anomaly")
 
 
 def score(
-    name: Annotated[str, typer.Option(metavar="DETECTOR", help="Which detector.")],
-    data: Annotated[Path, typer.Option(metavar="FILE", help=".npz or .csv")],
-    out: Annotated[Path, typer.Option(metavar="OUT.csv", help="A row for each row of the file, in order.")],
-    registry: Annotated[str | None, typer.Option(metavar="URL", help="Where the models are.")] = None,
-    version: Annotated[str | None, typer.Option(metavar="V", help="The champion otherwise.")] = None,
-    warm_up: Annotated[int, typer.Option(metavar="N", min=0, help="The first N rows are history.")] = 0,
+    name: NameOption,
+    data: DataOption,
+    out: Annotated[Path, typer.Option("--out", metavar="OUT.csv", help="A row for each row of the file, in order.")],
+    registry: RegistryOption = None,
+    version: VersionOption = None,
+    warm_up: Annotated[int, typer.Option("--warm-up", metavar="N", min=0, help="The first N rows are history.")] = 0,
     heatmaps: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Where in each row the evidence is.")
+        Path | None, typer.Option("--heatmaps", metavar="FILE.npz", help="Where in each row the evidence is.")
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, …")] = None,
+    device: DeviceOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -42,48 +57,65 @@ def score(
 
     Example: ganomaly-stream score --registry models --name images --data pictures.npz --out scores.csv
     """
+    check_input("--data", data)
+    check_output("--out", out)
+    if heatmaps is not None:
+        check_output("--heatmaps", heatmaps)
     settings = load_settings(config, {"registry.url": registry, "worker.device": device})
     from model.registry import Registry
     from stream_app.offline import score_rows
-    from training.data import load
 
     detector = Registry(settings.registry.url).load(name, version, settings.worker.device)
-    window = detector.input_shape[0] if detector.kind is Kind.SEQUENCE else None
-    dataset = load(data, detector.kind, window)
-    rows = dataset.x if dataset.series is None else dataset.series
+    rows = _rows_as_published(data, detector)
     if warm_up > len(rows):
         raise UsageError(f"--warm-up {warm_up}: {data} has only {len(rows)} rows")
-    if dataset.kind is Kind.IMAGE and rows.dtype != np.uint8:
-        rows = rows / np.float32(255.0)  # as a publisher has it
     results = score_rows(detector, rows, settings, heat_maps=heatmaps is not None)
     maps: list[NDArray[np.float32]] = []
-    anomalies = scored = 0
-    with out.open("w", newline="") as file, progress(json) as bar:
-        task = bar.add_task("scoring", total=len(rows))
+    if heatmaps is not None:
+        results = _keeping_maps(results, maps, np.zeros(detector.input_shape[:2], np.float32))
+    with progress(json) as bar:
+        scored, anomalies = _write(out, bar.track(results, total=len(rows), description="scoring"), warm_up)
+    if heatmaps is not None:
+        np.savez_compressed(heatmaps, heatmaps=np.stack(maps))
+    if json:
+        counts = {"rows": len(rows), "scored": scored, "anomalies": anomalies}
+        print_json({**counts, "out": str(out), "version": detector.version})
+    else:
+        console.print(f"{anomalies} of {scored} scored rows are anomalous; {out} has all {len(rows)}", markup=False)
+
+
+def _rows_as_published(data: Path, detector: Detector) -> NDArray[Any]:
+    """Pictures `[N, H, W, C]` uint8 or float32 in 0…1, windows `[N, T, F]`, or a series' observations `[N, F]`."""
+    from training.data import load
+
+    dataset = load(data, detector.kind, detector.input_shape[0] if detector.kind is Kind.SEQUENCE else None)
+    if dataset.series is not None:
+        return dataset.series
+    if dataset.kind is Kind.IMAGE and dataset.x.dtype != np.uint8:
+        return dataset.x / np.float32(255.0)
+    return dataset.x
+
+
+def _keeping_maps(
+    results: Iterator[ScoredRow], maps: list[NDArray[np.float32]], empty: NDArray[np.float32]
+) -> Iterator[ScoredRow]:
+    for result in results:
+        maps.append(empty if result.heat_map is None else result.heat_map)
+        yield result
+
+
+def _write(out: Path, results: Iterable[ScoredRow], warm_up: int) -> tuple[int, int]:
+    """Returns how many rows have a score, and how many of them are anomalous."""
+    scored = anomalies = 0
+    with out.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for result in results:
             line = _line(result, history=result.index < warm_up)
             writer.writerow(line)
-            scored += line[1] != ""
+            scored += result.verdict is not None
             anomalies += line[3]
-            if heatmaps is not None:
-                empty = np.zeros(detector.input_shape[:2], np.float32)
-                maps.append(result.heat_map if result.heat_map is not None else empty)
-            bar.advance(task)
-    if heatmaps is not None:
-        np.savez_compressed(heatmaps, heatmaps=np.stack(maps))
-    summary = {
-        "rows": len(rows),
-        "scored": scored,
-        "anomalies": anomalies,
-        "out": str(out),
-        "version": detector.version,
-    }
-    if json:
-        print_json(summary)
-    else:
-        console.print(f"{anomalies} of {scored} scored rows are anomalous; {out} has all {len(rows)}", markup=False)
+    return scored, anomalies
 
 
 def _line(result: ScoredRow, history: bool) -> tuple[int, str, str, int]:

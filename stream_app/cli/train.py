@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from model.config import Kind
-from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json
+from stream_app.cli.common import (
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    NameOption,
+    RegistryOption,
+    check_input,
+    console,
+    error_console,
+    print_json,
+)
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
+
+if TYPE_CHECKING:
+    from training.loop import Progress as State
+    from training.loop import TrainResult
 
 
 def train(
     kind: Annotated[Kind, typer.Option("--kind", help="What the rows are.")],
-    data: Annotated[
-        Path, typer.Option("--data", metavar="FILE", help=".npz with x and optional y; .csv for sequences.")
-    ],
-    name: Annotated[str, typer.Option("--name", metavar="DETECTOR", help="The detector, new or not.")],
-    registry: Annotated[
-        str | None,
-        typer.Option("--registry", metavar="URL", help="Folder or fsspec URL; GANOMALY_REGISTRY__URL unless told."),
-    ] = None,
+    data: DataOption,
+    name: NameOption,
+    registry: RegistryOption = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time for learning; saving takes a few more.")] = 60.0,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
-    device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …; GANOMALY_WORKER__DEVICE unless told.")
-    ] = None,
+    device: DeviceOption = None,
     window: Annotated[
         int | None,
-        typer.Option("--window", min=4, max=4096, help="Steps of a window cut from a series; 32 unless told."),
+        typer.Option("--window", min=4, max=4096, help="Steps of a window cut from a series.", show_default="32"),
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
@@ -43,39 +51,45 @@ def train(
 
     Example: ganomaly-stream train --kind image --data normal.npz --registry models --name images --seconds 60
     """
-    from model.registry import Registry
-    from training.data import load
-    from training.loop import Progress as State
-    from training.loop import train as learn
-
     if kind is Kind.IMAGE and window is not None:
         raise UsageError(f"--window {window}: pictures have no window; it is for --kind sequence")
+    check_input("--data", data)
+    from model.registry import Registry
+    from training.data import load
+    from training.loop import train as learn
+
     settings = load_settings(config, {"registry.url": registry, "worker.device": device})
-    dataset = load(data, kind.value, window)
+    dataset = load(data, kind, window)
     if not json:
-        error_console.print(
-            f"{data}: {dataset.clean.sum()} normal of {len(dataset)} {kind.value} records", markup=False
-        )
+        error_console.print(f"{data}: {dataset.clean.sum()} normal of {len(dataset)} {kind} records", markup=False)
     with _progress(json) as bar:
-        task = bar.add_task(f"train {name}", total=1.0, losses="")
-
-        def show(state: State) -> None:
-            losses = "  ".join(f"{loss} {value:.3f}" for loss, value in state.losses.items())
-            bar.update(task, completed=state.share, losses=f"step {state.step}  {losses}")
-
         result = learn(
             dataset,
-            kind.value,
+            kind,
             Registry(settings.registry.url),
             name,
             seconds,
             seed,
             settings.worker.device,
-            show,
+            _shown_in(bar, f"train {name}"),
         )
     if json:
         print_json({"version": result.version, "path": result.path, "metrics": result.metrics})
-        return
+    else:
+        _report(name, result)
+
+
+def _shown_in(bar: Progress, what: str) -> Callable[[State], None]:
+    task = bar.add_task(what, total=1.0, losses="")
+
+    def show(state: State) -> None:
+        losses = "  ".join(f"{loss} {value:.3f}" for loss, value in state.losses.items())
+        bar.update(task, completed=state.share, losses=f"step {state.step}  {losses}")
+
+    return show
+
+
+def _report(name: str, result: TrainResult) -> None:
     table = Table(
         "measured on records it did not learn from", "", title=f"{name} {result.version}", title_justify="left"
     )

@@ -26,7 +26,7 @@ _POLL = 0.2  # seconds
 def watch(
     topic: Annotated[
         str | None,
-        typer.Option("--topic", metavar="TOPIC", help="The topic of alerts, unless told.", show_default=False),
+        typer.Option("--topic", metavar="TOPIC", help="Which topic.", show_default="GANOMALY_TOPICS__ALERTS"),
     ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Show what is in the topic already, too.")

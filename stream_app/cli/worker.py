@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stream_app.cli.common import ConfigOption
+from stream_app.cli.common import ConfigOption, DeviceOption, RegistryOption
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
 
@@ -15,12 +15,15 @@ def worker(
     route: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="TOPIC=DETECTOR", help="Which detector scores which topic; repeats. Replaces the settings'."
+            metavar="TOPIC=DETECTOR", help="Which detector scores which topic; repeats.", show_default="GANOMALY_ROUTES"
         ),
     ] = None,
-    registry: Annotated[str | None, typer.Option(metavar="URL", help="Where the models are.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, …")] = None,
-    http_port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.")] = None,
+    registry: RegistryOption = None,
+    device: DeviceOption = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="0 takes a free one.", show_default="GANOMALY_HTTP__PORT"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Score what is published, until SIGTERM or Ctrl-C.

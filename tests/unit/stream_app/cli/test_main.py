@@ -58,6 +58,12 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]):
     assert COMMANDS[name].help in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["train", "worker", "score", "evaluate"])
+def test_an_option_without_a_value_says_which_setting_holds(name: str):
+    shown = {option.name: option.show_default for option in load(name).params}
+    assert (shown["registry"], shown["device"]) == ("GANOMALY_REGISTRY__URL", "GANOMALY_WORKER__DEVICE")
+
+
 def test_the_list_of_commands_loads_neither_torch_nor_faust_nor_a_broker_client():
     code = (
         "import sys\nfrom stream_app.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n"
