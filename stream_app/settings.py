@@ -6,8 +6,12 @@ name says otherwise.
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -29,6 +33,7 @@ from stream_app.errors import SettingsError
 
 PREFIX = "GANOMALY_"
 _SECRETS = ("PASSWORD", "URL")
+_WRONG = "wrong settings:\n  "
 _config_file: ContextVar[Path | None] = ContextVar("config_file", default=None)
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -70,6 +75,7 @@ class KafkaSettings(_Section):
     commit_interval: PositiveSeconds = 0.5
     request_timeout: PositiveSeconds = 10.0
     fetch_max_bytes: Bytes = Field(1 << 20, description="most bytes fetched of one partition at a time")
+    fetch_max_wait: PositiveSeconds = Field(0.1, description="how long the broker may keep a fetch waiting for records")
     unreachable_limit: PositiveSeconds = Field(30.0, description="the worker ends when no broker answers for so long")
     max_message_bytes: Annotated[int, Field(ge=1 << 14)] = Field(
         1 << 20, description="largest event we publish; evidence is dropped first"
@@ -252,6 +258,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = value
+    _check_sections(os.environ)
     with _reading(config):
         try:
             return Settings(**nested)
@@ -261,7 +268,7 @@ def load_settings(config: Path | None = None, overrides: Mapping[str, Any] | Non
             place = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
             raise SettingsError(f"--config {config}: not YAML{place}: {error.problem}") from None
         except PydanticSettingsError as error:
-            raise SettingsError(f"the settings can't be read: {error}") from None
+            raise SettingsError(_explain_source(error)) from None
         except (TypeError, ValueError) as error:
             raise SettingsError(f"--config {config}: expected sections of settings, like `kafka:`") from error
 
@@ -275,15 +282,65 @@ def _reading(config: Path | None) -> Iterator[None]:
         _config_file.reset(token)
 
 
+def _check_sections(variables: Iterable[str]) -> None:
+    """Raises SettingsError for variables of sections that don't exist, which pydantic would pass over.
+
+    One without `__` is left alone: Kubernetes puts variables of that form there for each service (`GANOMALY_PORT`).
+    """
+    upper = (variable.upper() for variable in variables)
+    nested = [variable for variable in upper if variable.startswith(PREFIX) and "__" in variable]
+    sections = {PREFIX + field.upper() for field in Settings.model_fields}
+    if unknown := [variable for variable in nested if variable.split("__")[0] not in sections]:
+        raise SettingsError(_WRONG + "\n  ".join(_unknown(variable, _names()) for variable in unknown))
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
         name = PREFIX + "__".join(str(part) for part in item["loc"]).upper()
-        # A section as a whole, or a setting that may hold a password, is not for anybody's log.
-        tellable = isinstance(item["input"], str | int | float) and not any(word in name for word in _SECRETS)
-        given = f" (given: {item['input']!r})" if tellable and item["type"] != "extra_forbidden" else ""
-        lines.append(f"{name}: {item['msg']}{given}")
-    return "wrong settings:\n  " + "\n  ".join(lines)
+        if item["type"] == "extra_forbidden":
+            candidates = (
+                _names() if len(item["loc"]) > 1 else (PREFIX + field.upper() for field in Settings.model_fields)
+            )
+            lines.append(_unknown(name, candidates))
+        elif item["type"] in ("dict_type", "model_type"):
+            lines.append(f"{name}: {_expected(str(item['loc'][0]))}")
+        else:
+            # A setting that may hold a password is not for anybody's log, and neither is a section as a whole.
+            tellable = isinstance(item["input"], str | int | float) and not any(word in name for word in _SECRETS)
+            lines.append(f"{name}: {item['msg']}" + (f" (given: {item['input']!r})" if tellable else ""))
+    return _WRONG + "\n  ".join(lines)
+
+
+def _explain_source(error: PydanticSettingsError) -> str:
+    field = re.search(r'field "(\w+)"', str(error))
+    if field is None:
+        return f"the settings can't be read: {error}"
+    return f"{_WRONG}{PREFIX}{field[1].upper()}: {_expected(field[1])}"
+
+
+def _expected(field: str) -> str:
+    """What a variable that stands for a mapping or a whole section must hold."""
+    default = Settings.model_fields[field].default
+    if not isinstance(default, BaseModel):
+        return f"expected JSON, like {json.dumps(default)}"
+    one = next(iter(_names(type(default), f"{PREFIX}{field.upper()}__")))
+    return f"expected a JSON object of the section's settings; each also has a variable of its own, like {one}"
+
+
+def _unknown(name: str, candidates: Iterable[str]) -> str:
+    """Without the prefix, which would make all names look alike."""
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), [item.removeprefix(PREFIX) for item in candidates], n=1)
+    return f"{name}: there is no such setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "")
+
+
+def _names(section: type[BaseModel] | None = None, prefix: str = PREFIX) -> Iterator[str]:
+    """Variables of all settings of a section, of the whole tree unless told."""
+    for field, info in (section or Settings).model_fields.items():
+        if isinstance(info.default, BaseModel):
+            yield from _names(type(info.default), f"{prefix}{field.upper()}__")
+        else:
+            yield prefix + field.upper()
 
 
 def target_rate(settings: ThresholdSettings, records_per_second: float | None) -> float:

@@ -52,11 +52,41 @@ def test_a_wrong_value_is_named_with_what_it_may_be(name, value, says, monkeypat
     assert says in str(error.value)
 
 
-def test_a_setting_that_does_not_exist_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "name", "nearest"),
+    [
+        ("kafka: {partition: 3}", "GANOMALY_KAFKA__PARTITION", "; did you mean GANOMALY_KAFKA__PARTITIONS?"),
+        ("kafak: {partitions: 3}", "GANOMALY_KAFAK", "; did you mean GANOMALY_KAFKA?"),
+        ("zebra: 1", "GANOMALY_ZEBRA", ""),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_that_does(text, name, nearest, tmp_path):
     path = tmp_path / "settings.yaml"
-    path.write_text("kafka: {partition: 3}\n")
-    with pytest.raises(SettingsError, match="GANOMALY_KAFKA__PARTITION: Extra inputs are not permitted"):
+    path.write_text(text)
+    with pytest.raises(SettingsError) as error:
         load_settings(path)
+    assert str(error.value) == f"wrong settings:\n  {name}: there is no such setting{nearest}"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("GANOMALY_KAFKA__PARTITION", "GANOMALY_KAFKA__PARTITIONS"),
+        ("GANOMALY_KAFAK__PARTITIONS", "GANOMALY_KAFKA__PARTITIONS"),
+        ("ganomaly_treshold__target_rate", "GANOMALY_THRESHOLD__TARGET_RATE"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_that_is(name, nearest, monkeypatch):
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert str(error.value) == f"wrong settings:\n  {name.upper()}: there is no such setting; did you mean {nearest}?"
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(monkeypatch):
+    monkeypatch.setenv("GANOMALY_PORT", "tcp://10.0.0.1:6066")
+    monkeypatch.setenv("GANOMALY_STREAM_SERVICE_HOST", "10.0.0.1")
+    assert load_settings().http.port == 6066
 
 
 @pytest.mark.parametrize(
@@ -74,10 +104,23 @@ def test_a_file_that_is_not_settings_is_said(text, says, tmp_path):
         load_settings(path)
 
 
-def test_broken_json_in_a_variable_is_said(monkeypatch):
-    monkeypatch.setenv("GANOMALY_ROUTES", "{")
-    with pytest.raises(SettingsError, match="routes"):
+@pytest.mark.parametrize("value", ["x", "{", '"x"', "[1]"])
+def test_what_is_no_json_object_is_named_with_one_that_is(value, monkeypatch):
+    monkeypatch.setenv("GANOMALY_ROUTES", value)
+    with pytest.raises(SettingsError) as error:
         load_settings()
+    expected = '{"records.images": "images", "records.sequences": "sequences"}'
+    assert str(error.value) == f"wrong settings:\n  GANOMALY_ROUTES: expected JSON, like {expected}"
+
+
+@pytest.mark.parametrize("value", ["redis://:hunter2@host", '"redis://:hunter2@host"'])
+def test_a_section_in_a_variable_is_json_and_no_error_shows_it(value, monkeypatch):
+    monkeypatch.setenv("GANOMALY_REDIS", value)
+    with pytest.raises(
+        SettingsError, match=r"GANOMALY_REDIS: expected a JSON object.*like GANOMALY_REDIS__URL$"
+    ) as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path):
