@@ -1,16 +1,20 @@
-"""The Faust app: one agent a topic, handing chunks to the pipeline. The only file that builds it."""
+"""The Faust app: one agent a topic, handing chunks to the pipeline; and its producer. The only file that builds it."""
 
 from __future__ import annotations
 
-import ssl
 import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Protocol
 
 import faust
+from faust.types import TP
 from faust.types.auth import SASLMechanism
 from yarl import URL
 
-from stream_app.records import Chunk
+from stream_app.errors import TopicUnavailable
+from stream_app.kafka import ssl_context
+from stream_app.records import Chunk, TopicPartition
 from stream_app.settings import KafkaSettings, Settings
 from stream_app.transport import ChunkSchema, RecordStream, bind, check_faust
 
@@ -52,9 +56,9 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
         topic_disable_leader=True,
         web_enabled=False,
         store="memory://",
-        datadir=tempfile.gettempdir(),
+        datadir=Path(tempfile.gettempdir()) / "ganomaly-stream",  # Faust makes folders in it and leaves them empty
     )
-    app.transport = bind(sink, settings.batch.max_batch)(urls, app)
+    app.transport = bind(sink, settings.batch.max_batch, kafka.fetch_max_wait)(urls, app)
     for topic in topics:
         _add_agent(app, topic, sink)
     app.finalize()
@@ -73,14 +77,47 @@ def _add_agent(app: faust.App, topic: str, sink: ChunkSink) -> None:
     app.agent(channel, name=f"{__name__}.{topic}")(take)
 
 
+class FaustProducer:
+    """The producer of an app, which exists once the app runs."""
+
+    def __init__(self) -> None:
+        self.app: faust.App | None = None
+
+    async def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        partition: int | None,
+        timestamp: float | None,
+        headers: list[tuple[str, bytes]] | None,
+    ) -> Awaitable[object]:
+        """Puts a message in line and returns what resolves when the broker has acknowledged it."""
+        sent: Awaitable[object] = await self._running().producer.send(topic, key, value, partition, timestamp, headers)
+        return sent
+
+    async def count_partitions(self, topic: str) -> int:
+        """How many partitions a topic has. Raises TopicUnavailable when there is no such topic."""
+        found = await self._running().producer._ensure_producer().partitions_for(topic)  # noqa: SLF001
+        if not found:
+            raise TopicUnavailable(f"topic {topic} doesn't exist, and the broker doesn't make it")
+        return len(found)
+
+    def _running(self) -> faust.App:
+        if self.app is None:
+            raise RuntimeError("the app doesn't run yet")
+        return self.app
+
+
+def log_end(app: faust.App, tp: TopicPartition) -> int:
+    """The end of a partition's log as far as the consumer knows; 0 before its first fetch."""
+    return app.consumer.highwater(TP(*tp)) or 0
+
+
 def _credentials(kafka: KafkaSettings) -> Any:
     if kafka.security_protocol == "PLAINTEXT":
         return None
-    context = None
-    if kafka.security_protocol.endswith("SSL"):
-        context = ssl.create_default_context(cafile=kafka.ssl_cafile)
-        if kafka.ssl_certfile is not None:
-            context.load_cert_chain(kafka.ssl_certfile, kafka.ssl_keyfile)
+    context = ssl_context(kafka)
     if kafka.security_protocol == "SSL":
         return faust.SSLCredentials(context)
     return faust.SASLCredentials(

@@ -61,17 +61,22 @@ class MicroBatcher:
         first = self._jobs[0]
         return first.arrived if self.rows_waiting >= self._max_batch else first.arrived + self._linger
 
-    def take(self, now: float) -> Batch | None:
-        """The next batch, or None when none is due."""
+    @property
+    def begun(self) -> bool:
+        """Whether some rows of the first job were taken, and the others still wait."""
+        return bool(self._jobs) and self._jobs[0].taken > 0
+
+    def take(self, now: float, only_begun: bool = False) -> Batch | None:
+        """The next batch, or None when none is due. With `only_begun`, no more than what is left of a job begun."""
         due = self.due_at()
-        if due is None or due > now:
+        if due is None or due > now or (only_begun and not self.begun):
             return None
         parts: list[tuple[Job, int, int]] = []
         room = self._max_batch
         while room and self._jobs:
             job = self._jobs[0]
-            if parts and job.rows.shape[1:] != parts[0][0].rows.shape[1:]:
-                break  # the detector changed its input between two chunks; each batch has one shape
+            if parts and (only_begun or job.rows.shape[1:] != parts[0][0].rows.shape[1:]):
+                break  # a batch has one shape, and its detector may have changed between two jobs
             count = min(room, job.left)
             parts.append((job, job.taken, count))
             job.taken += count

@@ -17,10 +17,16 @@ from stream_app.log import get_logger
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher, wait_for_acknowledgements
 from stream_app.records import TopicPartition
-from stream_app.store import StateStore, StreamState
-from stream_app.streams import Streams
+from stream_app.state import StreamState
+from stream_app.streams import Store, Streams
 
 log = get_logger(__name__)
+
+
+class DegradableStore(Store, Protocol):
+    """A store that says whether it could be reached."""
+
+    degraded: bool
 
 
 class Owner(Protocol):
@@ -35,7 +41,7 @@ class CommitCycle:
     """Prepares a commit: afterwards the offsets it returns may be given to the broker."""
 
     def __init__(
-        self, ledger: OffsetLedger, publisher: Publisher, store: StateStore, clock: Clock, publish_timeout: float
+        self, ledger: OffsetLedger, publisher: Publisher, store: DegradableStore, clock: Clock, publish_timeout: float
     ) -> None:
         self._ledger = ledger
         self._publisher = publisher
@@ -55,7 +61,7 @@ class CommitCycle:
         for tp, owner in list(owners.items()):
             async with owner.between_chunks:
                 # Offset and states are taken in one step, so that they say the same.
-                offset = self._ledger.committable().get(tp)
+                offset = self._ledger.committable(tp)
                 if offset is not None:
                     offsets[tp] = offset
                     changes.append((tp, owner, owner.streams.take_changes()))
@@ -72,7 +78,8 @@ class CommitCycle:
         if not states:
             return
         try:
-            await self._store.save(owner.detector, tp.topic, states, partition=tp.partition)
+            await self._store.save(owner.detector, tp.topic, tp.partition, states)
+            owner.streams.saved(states)
         except RedisUnavailable as error:
             owner.streams.keep_changes(states)
             metrics.STORE_ERRORS.inc()

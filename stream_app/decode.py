@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stream_app.errors import ContentTypeError, DecodeError, LimitError, RecordError, ShapeError, ValueRangeError
-from stream_app.records import DEFAULT_STREAM, Chunk, Decoded, Kind, RawRecord, Rejected, Rows
+from stream_app.records import DEFAULT_STREAM, Chunk, Decoded, Kind, RawRecord, Rejected, Rows, header_bytes
 from stream_app.settings import LimitSettings
 
 RAW = "application/octet-stream"
@@ -264,11 +264,6 @@ def _parse_headers(headers: tuple[tuple[str, bytes], ...], limit: int) -> Head:
         named.get("ce_id"),
         parse_time("ce_time", named["ce_time"]) if "ce_time" in named else None,
     )
-
-
-def header_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
-    """Bytes of the names and values of a record's headers."""
-    return sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def _header_text(name: str, value: bytes) -> str:

@@ -42,7 +42,8 @@ BATCH_SECONDS = Histogram(
 )
 STAGE_SECONDS = Histogram(
     "ganomaly_stage_seconds",
-    "Seconds a chunk of records spent in a stage: decode, windows, score (waiting included), threshold, publish.",
+    "Seconds that a chunk of records spent in a stage: decode, windows, score (waiting included), threshold, "
+    "evidence, publish.",
     ["stage"],
     buckets=_SECONDS,
     registry=REGISTRY,
@@ -56,7 +57,7 @@ DELAY_SECONDS = Histogram(
 )
 COMMIT_SECONDS = Histogram(
     "ganomaly_commit_seconds",
-    "Seconds of a commit cycle: acknowledgements, thresholds, offsets.",
+    "Seconds that a commit cycle waited for acknowledgements and Redis, before the offsets were committed.",
     buckets=_SECONDS,
     registry=REGISTRY,
 )
@@ -69,8 +70,16 @@ PAUSES = Counter(
 CONSUMER_LAG = Gauge(
     "ganomaly_consumer_lag", "Records in the log that are not done yet.", ["topic", "partition"], registry=REGISTRY
 )
-STREAMS = Gauge("ganomaly_streams", "Streams whose threshold is in memory.", ["topic"], registry=REGISTRY)
+STREAMS = Gauge("ganomaly_streams", "Streams that are in memory.", ["topic"], registry=REGISTRY)
 STORE_ERRORS = Counter("ganomaly_store_errors", "Round trips to Redis that failed.", registry=REGISTRY)
+STATES_CORRUPT = Counter(
+    "ganomaly_states_corrupt",
+    "Saved states of streams that could not be read; the stream began anew.",
+    registry=REGISTRY,
+)
+STATES_FENCED = Counter(
+    "ganomaly_states_fenced", "Saves of a stream's state that gave way to a newer one in Redis.", registry=REGISTRY
+)
 DEGRADED = Gauge("ganomaly_degraded", "1 while Redis can't be reached.", registry=REGISTRY)
 MODEL_INFO = Gauge("ganomaly_model_info", "1 for the version in service.", ["detector", "version"], registry=REGISTRY)
 READY = Gauge("ganomaly_ready", "1 while /readyz answers 200.", registry=REGISTRY)

@@ -12,20 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.clock import Clock, SystemClock
 from stream_app.decode import RAW, Decoder, InputSpec
 from stream_app.errors import RecordError
-from stream_app.judge import Judge, Model, Verdict
+from stream_app.judge import Verdict, judge
 from stream_app.records import DEFAULT_STREAM, Chunk, Kind, RawRecord, Rows, TopicPartition
 from stream_app.scoring import ScoredRows, Scorer
 from stream_app.settings import Settings
 from stream_app.streams import Streams
-from stream_app.windows import Windows
 
 FILE = TopicPartition("file", 0)
 
 
-class OfflineDetector(Scorer, Model, Protocol):
+class OfflineDetector(Scorer, Protocol):
     """A detector as it comes from the registry."""
 
     @property
@@ -61,17 +59,12 @@ class ScoredRow:
     heat_map: NDArray[np.float32] | None  # where wanted
 
 
-class _NothingStored:
-    degraded = False
-
-
 def score_rows(
     detector: OfflineDetector,
     rows: NDArray[Any],
     settings: Settings,
     timestamps: NDArray[np.float64] | None = None,
     heat_maps: bool = False,
-    clock: Clock | None = None,
 ) -> Iterator[ScoredRow]:
     """Scores rows in order and yields one result a row.
 
@@ -79,26 +72,21 @@ def score_rows(
     float32; `timestamps` `[N]` are seconds since the Unix epoch. The threshold learns row after row, as the stream's
     does. Raises RecordError for the first row that can't be scored, naming it.
     """
-    clock = clock or SystemClock()
     kind = Kind(detector.kind)
     decoder = Decoder(InputSpec(kind, tuple(detector.input_shape)), settings.limits)
-    judge = Judge(FILE.topic, detector, kind, settings, _NothingStored(), clock)
-    streams = Streams(detector.name, FILE, settings)
-    streams.begin(DEFAULT_STREAM)
-    windows = Windows(decoder.spec.shape, settings.sequence.stride, 1) if kind is Kind.SEQUENCE else None
+    streams = Streams(detector.name, FILE, decoder.spec, settings)
+    streams.begin([DEFAULT_STREAM])
     size = settings.batch.max_batch
     for first in range(0, len(rows), size):
         records = _records(rows[first : first + size], first, timestamps)
-        chunk = Chunk(FILE, first, records, 0, rows[first : first + size].nbytes)
+        chunk = Chunk(FILE, first, records, 0, len(rows), rows[first : first + size].nbytes)
         decoded = decoder.decode(chunk)
         for rejected in decoded.rejected:
             raise RecordError(f"row {first + rejected.index}: {rejected.error}") from rejected.error
-        ready = decoded.ready
-        if windows is not None and len(decoded.observations.index):
-            ready, _ = windows.add(decoded.observations, decoded.streams, [record.offset for record in records])
-        verdicts = judge.judge(chunk, decoded, ready, _score(detector, ready), streams)
-        maps = detector.localize(ready.data) if heat_maps and len(ready.index) else None
-        by_index = {verdict.index: verdict for verdict in verdicts}
+        taken = streams.take(chunk, decoded)
+        verdicts = judge(detector.name, chunk, decoded, taken, _score(detector, taken.rows), streams)
+        maps = detector.localize(taken.rows.data) if heat_maps and len(taken.rows.index) else None
+        by_index = {verdict.index: verdict for verdict in verdicts.each}
         for index in range(len(chunk)):
             verdict = by_index.get(index)
             yield ScoredRow(first + index, verdict, maps[verdict.row] if maps is not None and verdict else None)
@@ -108,7 +96,7 @@ def _score(detector: OfflineDetector, rows: Rows) -> ScoredRows | None:
     if not len(rows.index):
         return None
     scores = detector.score(rows.data)
-    return ScoredRows(scores.score, scores.raw)
+    return ScoredRows(scores.score, scores.raw, detector)
 
 
 def _records(rows: NDArray[Any], first: int, timestamps: NDArray[np.float64] | None) -> list[RawRecord]:

@@ -93,9 +93,10 @@ class OffsetLedger:
         """The offset below which everything is done, of each partition that delivered something."""
         return {tp: state.frontier for tp, state in self._partitions.items()}
 
-    def committable(self) -> dict[TopicPartition, int]:
-        """The offset below which everything is done, of each partition where that is more than was committed."""
-        return {tp: state.frontier for tp, state in self._partitions.items() if state.frontier > state.committed}
+    def committable(self, tp: TopicPartition) -> int | None:
+        """The offset below which everything of a partition is done, where that is more than was committed."""
+        state = self._partitions.get(tp)
+        return state.frontier if state is not None and state.frontier > state.committed else None
 
     def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         """Notes what the broker has taken, unless the assignment changed meanwhile."""

@@ -89,15 +89,14 @@ class Pipeline:
 
     async def prepare_commit(self) -> Mapping[TopicPartition, int]:
         """See CommitCycle. A fault there ends the worker, and nothing is committed."""
+        for topic in self._routes:
+            streams = sum(len(lane.streams) for tp, lane in self._lanes.items() if tp.topic == topic)
+            metrics.STREAMS.labels(topic).set(streams)
         try:
-            offsets = await self._commit.prepare(self._lanes)
+            return await self._commit.prepare(self._lanes)
         except Exception as error:
             self._on_fault(error)
             return {}
-        for lane in self._lanes.values():
-            if lane.idle:
-                lane.streams.trim()
-        return offsets
 
     def committed(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         """The broker has taken the offsets."""
@@ -116,18 +115,22 @@ class Pipeline:
             log.warning("records in hand were not scored in time; they come again", records=self.ledger.in_hand_records)
             for lane in self._lanes.values():
                 lane.close()
-            for lane in self._lanes.values():
-                await lane.settled()
+                await lane.closed()
 
-    def drain(self, abort: bool = False) -> None:
-        """Takes nothing new from now on: the worker is about to end. With `abort`, what is in hand is left too."""
+    def drain(self) -> None:
+        """Takes nothing new from now on: the worker is about to end."""
         self._draining = True
-        if abort:
-            self._close_lanes()
 
-    def assigned(self, partitions: Iterable[TopicPartition], generation: int) -> None:
+    def abort(self) -> None:
+        """Leaves everything in hand, and commits nothing more."""
+        self._draining = True
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes.clear()
+
+    async def assigned(self, partitions: Iterable[TopicPartition], generation: int) -> None:
         """Opens the books of a new assignment."""
-        self._close_lanes()
+        await self._close_lanes()
         self.ledger.assign(partitions, generation)
         self.last_progress = self._services.clock.monotonic()
         log.info(
@@ -135,14 +138,14 @@ class Pipeline:
         )
         self._may_fetch.set()
 
-    def revoked(self) -> None:
-        """Closes the books of the assignment; its streams may have another owner from now on."""
-        self._close_lanes()
+    async def revoked(self) -> None:
+        """Closes the books of the assignment; when it returns, nothing more is published for its partitions."""
+        await self._close_lanes()
         self.ledger.revoke()
 
     def _new_lane(self, tp: TopicPartition) -> Lane:
         route = self._routes[tp.topic]
-        streams = Streams(route.detector, tp, self._services.settings, self._store)
+        streams = Streams(route.detector, tp, route.decoder.spec, self._services.settings, self._store)
         return Lane(tp, route, streams, self._services, self._done, self._on_fault)
 
     def _done(self, chunk: Chunk) -> None:
@@ -171,7 +174,10 @@ class Pipeline:
             self._finished.clear()
             await self._finished.wait()
 
-    def _close_lanes(self) -> None:
-        for lane in self._lanes.values():
-            lane.close()
+    async def _close_lanes(self) -> None:
+        lanes = list(self._lanes.values())
         self._lanes.clear()
+        for lane in lanes:
+            lane.close()
+        for lane in lanes:
+            await lane.closed()

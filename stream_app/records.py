@@ -64,6 +64,11 @@ class RawRecord(Protocol):
         ...
 
 
+def header_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
+    """Bytes of the names and values of a record's headers."""
+    return sum(len(name) + len(value or b"") for name, value in headers)
+
+
 @dataclass(slots=True)
 class Chunk:
     """Consecutive records of one partition, as they were fetched: the unit of delivery, of completion and of commit.
@@ -76,6 +81,7 @@ class Chunk:
     first: int
     records: Sequence[RawRecord]
     generation: int
+    log_end: int  # the end of the partition's log when the chunk was fetched
     size: int  # bytes of memory: keys, values, headers, and what a record takes beside them
 
     @property

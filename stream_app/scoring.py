@@ -35,7 +35,22 @@ class Scores(Protocol):
 
 
 class Scorer(Protocol):
-    """What the thread asks of a detector."""
+    """What the thread asks of a detector, and what events say of it."""
+
+    @property
+    def name(self) -> str:
+        """The detector."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Its version in the registry."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """The digest of its weights."""
+        ...
 
     def score(self, inputs: NDArray[Any]) -> Scores:
         """Scores of the rows `[n, …]`."""
@@ -48,16 +63,20 @@ class Scorer(Protocol):
 
 @dataclass(slots=True)
 class ScoredRows:
-    """The scores of one job, whose rows may have been in several batches: `score` `[n]`, `raw` each `[n]`."""
+    """The scores of one job, whose rows may have been in several batches: `score` `[n]`, `raw` each `[n]`.
+
+    All of them are by one version of the detector, the `scorer`.
+    """
 
     score: FloatArray
     raw: dict[str, FloatArray]
+    scorer: Scorer
 
 
 @dataclass(slots=True, eq=False)
 class _Pending(Job):
     future: asyncio.Future[ScoredRows] | None = None
-    pieces: list[Scores] = field(default_factory=list)
+    pieces: list[ScoredRows] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -69,7 +88,7 @@ class _Call:
 class ScoringThread:
     """Scores rows for any number of detectors, in one thread, oldest batch first.
 
-    `submit` and `call` are for the event loop's thread; results come back to it. A detector that raises fails every
+    `submit` and `localize` are for the event loop's thread; results come back to it. A detector that raises fails every
     future of its batch with ScorerFault. One that hangs is seen by `busy_for`.
     """
 
@@ -78,6 +97,7 @@ class ScoringThread:
         self._clock = clock
         self._loop = loop
         self._scorers: dict[str, Scorer] = {}
+        self._coming: dict[str, Scorer] = {}  # take over when no job is half scored by the one before
         self._batchers: dict[str, MicroBatcher] = {}
         self._calls: list[_Call] = []
         self._wake = threading.Condition()
@@ -97,9 +117,9 @@ class ScoringThread:
             self._wake.notify()
 
     def use(self, detector: str, scorer: Scorer) -> None:
-        """Puts a scorer in service for a detector, from the next batch on."""
+        """Puts a scorer in service for a detector: from the next batch on that begins with a new job."""
         with self._wake:
-            self._scorers[detector] = scorer
+            self._coming[detector] = scorer
             self._batchers.setdefault(detector, MicroBatcher(self._settings.max_batch, self._settings.linger))
 
     def submit(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[ScoredRows]:
@@ -112,11 +132,13 @@ class ScoringThread:
             self._wake.notify()
         return future
 
-    def localize(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[FloatArray]:
-        """Where in each of the rows the evidence is; goes ahead of the batches that wait, since alerts are rare."""
+    def localize(self, scorer: Scorer, rows: NDArray[Any]) -> asyncio.Future[FloatArray]:
+        """Where in each of the rows the evidence is, by whoever scored them.
+
+        Goes ahead of the batches that wait, since alerts are rare.
+        """
         future: asyncio.Future[FloatArray] = self._loop.create_future()
         with self._wake:
-            scorer = self._scorers[detector]
             self._calls.append(_Call(lambda: scorer.localize(rows), future))
             self._wake.notify()
         return future
@@ -152,7 +174,10 @@ class ScoringThread:
                     self._wake.wait()
                     continue
                 first_due, name = min(waiting)
-                batch = self._batchers[name].take(now)
+                batcher = self._batchers[name]
+                if name in self._coming and not batcher.begun:
+                    self._scorers[name] = self._coming.pop(name)
+                batch = batcher.take(now, only_begun=name in self._coming)
                 if batch is not None:
                     return name, self._scorers[name], batch
                 self._wake.wait(timeout=first_due - now)
@@ -172,7 +197,7 @@ class ScoringThread:
         first, finished = 0, []
         for job, _, count in batch.parts:
             assert isinstance(job, _Pending)
-            job.pieces.append(_cut(scores, first, first + count))
+            job.pieces.append(_cut(scores, first, first + count, scorer))
             first += count
             if not job.left:
                 finished.append((job, _merge(job.pieces)))
@@ -219,12 +244,13 @@ def _look_at(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _cut(scores: Scores, first: int, end: int) -> ScoredRows:
-    return ScoredRows(scores.score[first:end], {name: values[first:end] for name, values in scores.raw.items()})
+def _cut(scores: Scores, first: int, end: int, scorer: Scorer) -> ScoredRows:
+    raw = {name: values[first:end] for name, values in scores.raw.items()}
+    return ScoredRows(scores.score[first:end], raw, scorer)
 
 
-def _merge(pieces: list[Any]) -> ScoredRows:
+def _merge(pieces: list[ScoredRows]) -> ScoredRows:
     if len(pieces) == 1:
-        return ScoredRows(pieces[0].score, pieces[0].raw)
+        return pieces[0]
     raw = {name: np.concatenate([piece.raw[name] for piece in pieces]) for name in pieces[0].raw}
-    return ScoredRows(np.concatenate([piece.score for piece in pieces]), raw)
+    return ScoredRows(np.concatenate([piece.score for piece in pieces]), raw, pieces[0].scorer)

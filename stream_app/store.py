@@ -1,16 +1,14 @@
 """What streams have learned, in Redis: thresholds, windows, episodes, and the offset up to which they have learned.
 
-A key is `{prefix}:{detector}:{topic}:{stream}` (with the partition before the stream where the caller names it), each
-part percent-encoded. A value is one string: a version byte, the offset as 20 decimal digits, which the fence reads on
-the server, the three parts with their lengths, and a checksum.
+A key is `{prefix}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded. The offset is told by partition,
+so a stream whose records come on several partitions (those without a key) has a state on each. The value is
+`StreamState`'s; the fence reads its offset on the server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import struct
-import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 from urllib.parse import quote
@@ -22,13 +20,10 @@ from redis.exceptions import RedisError
 
 from stream_app.clock import Clock
 from stream_app.errors import RedisUnavailable, SettingsError
+from stream_app.metrics import STATES_CORRUPT, STATES_FENCED
 from stream_app.settings import RedisSettings
+from stream_app.state import StreamState
 
-_VERSION = b"\x01"
-_OFFSET_DIGITS = 20
-_LENGTHS = struct.Struct("<3I")
-_CHECKSUM = struct.Struct("<I")
-_HEAD_BYTES = len(_VERSION) + _OFFSET_DIGITS
 _LONGEST_PART = 256  # characters of a key's part, longer ones end in a digest
 
 # Writes unless the key holds a state of a higher offset. A value that isn't one of ours (pcall: not even a string)
@@ -44,48 +39,11 @@ return 1
 """
 
 
-@dataclass(slots=True)
-class StreamState:
-    """One stream's state. `offset` is the last one of its partition that the state has learned, -1 for none."""
-
-    threshold: bytes
-    window: bytes
-    episode: bytes
-    offset: int
-
-    def to_bytes(self) -> bytes:
-        """The value that Redis keeps."""
-        parts = (self.threshold, self.window, self.episode)
-        state = b"".join((_VERSION, b"%020d" % self.offset, _LENGTHS.pack(*map(len, parts)), *parts))
-        return state + _CHECKSUM.pack(zlib.crc32(state))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> StreamState:
-        """Reads a value of `to_bytes`. Raises ValueError for anything else."""
-        state = data[: -_CHECKSUM.size]
-        if data[:1] != _VERSION or _CHECKSUM.pack(zlib.crc32(state)) != data[-_CHECKSUM.size :]:
-            msg = "not a stream's state: its version or its checksum is wrong"
-            raise ValueError(msg)
-        try:
-            lengths = _LENGTHS.unpack_from(state, _HEAD_BYTES)
-        except struct.error as error:
-            msg = f"not a stream's state: {error}"
-            raise ValueError(msg) from error
-        start = _HEAD_BYTES + _LENGTHS.size
-        threshold_end, window_end = start + lengths[0], start + lengths[0] + lengths[1]
-        if len(state) != window_end + lengths[2]:
-            msg = f"not a stream's state: it has {len(state)} bytes instead of {window_end + lengths[2]}"
-            raise ValueError(msg)
-        offset = int(state[len(_VERSION) : _HEAD_BYTES])
-        return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset)
-
-
 class StateStore:
     """Loads and saves the states of streams.
 
     Whatever goes wrong with Redis is a RedisUnavailable, and `degraded` until a command succeeds again; for
-    `retry_after` seconds after a failure no further attempt is made, and calls raise at once. `corrupt` counts values
-    that could not be read, `fenced` saves that gave way to a newer state.
+    `retry_after` seconds after a failure no further attempt is made, and calls raise at once.
     """
 
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
@@ -96,8 +54,6 @@ class StateStore:
         self._retry_at = 0.0
         self._unreadable: set[str] = set()  # keys whose value must not fence a save off
         self.degraded = False
-        self.corrupt = 0
-        self.fenced = 0
 
     @property
     def may_ask(self) -> bool:
@@ -134,9 +90,7 @@ class StateStore:
             await self._client.aclose()
             self._client = None
 
-    async def load(
-        self, detector: str, topic: str, streams: list[str], *, partition: int | None = None
-    ) -> dict[str, StreamState]:
+    async def load(self, detector: str, topic: str, partition: int, streams: list[str]) -> dict[str, StreamState]:
         """The states of the streams that have one, in one round trip. Values that can't be read count as missing.
 
         Raises RedisUnavailable.
@@ -152,7 +106,7 @@ class StateStore:
             try:
                 states[stream] = StreamState.from_bytes(value)
             except ValueError:
-                self.corrupt += 1
+                STATES_CORRUPT.inc()
                 self._unreadable.add(key)
         return states
 
@@ -160,15 +114,13 @@ class StateStore:
         self,
         detector: str,
         topic: str,
-        states: dict[str, StreamState],
-        *,
-        partition: int | None = None,
-        force: bool = False,
+        partition: int,
+        states: Mapping[str, StreamState],
     ) -> None:
-        """Saves the states for `ttl` seconds, in one round trip; a state of a higher offset stays, unless `force`.
+        """Saves the states for `ttl` seconds, in one round trip; one of a higher offset stays, unless the new
+        `overwrites`.
 
-        `force` is for offsets that began anew, with a topic that was deleted and made again. Raises RedisUnavailable;
-        some of the states may then be saved.
+        Raises RedisUnavailable; some of the states may then be saved.
         """
         if not states:
             return
@@ -176,15 +128,14 @@ class StateStore:
         milliseconds = max(int(self._settings.ttl * 1000.0), 1)
         pipeline = self._running().pipeline(transaction=False)
         for key, state in zip(keys, states.values(), strict=True):
-            in_any_case = int(force or key in self._unreadable)
+            in_any_case = int(state.overwrites or key in self._unreadable)
             pipeline.eval(_SAVE_UNLESS_NEWER, 1, key, state.to_bytes(), milliseconds, in_any_case)
         written: list[int] = await self._asked(pipeline.execute())
-        self.fenced += written.count(0)
+        STATES_FENCED.inc(written.count(0))
         self._unreadable.difference_update(keys)
 
-    def _key(self, detector: str, topic: str, partition: int | None, stream: str) -> str:
-        place = (detector, topic) if partition is None else (detector, topic, str(partition))
-        return ":".join(_key_part(part) for part in (self._settings.prefix, *place, stream))
+    def _key(self, detector: str, topic: str, partition: int, stream: str) -> str:
+        return ":".join(_key_part(part) for part in (self._settings.prefix, detector, topic, str(partition), stream))
 
     def _running(self) -> Redis:
         if self._client is None:

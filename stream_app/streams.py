@@ -1,50 +1,99 @@
-"""What a partition knows of its streams.
+"""What a partition knows of its streams: threshold, episode, last observations, and the offset they have learned.
 
-Threshold, episode, last window, and the offset up to which they have learned.
+Reading runs ahead of judging, so there are two points in a stream. Its ring of observations is as far as reading has
+come; everything else is as far as judging has, and only that is ever saved.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream_app.alerts import Episode
+from stream_app.decode import InputSpec
 from stream_app.errors import RedisUnavailable
 from stream_app.log import get_logger
-from stream_app.records import TopicPartition
+from stream_app.records import Chunk, Decoded, Kind, Rows, TopicPartition
 from stream_app.settings import Settings
-from stream_app.store import StateStore, StreamState
+from stream_app.state import StreamState
 from stream_app.threshold import StreamThreshold
+from stream_app.windows import Recent, Ring
 
 log = get_logger(__name__)
-FloatArray = NDArray[np.float32]
+
+
+class Store(Protocol):
+    """Where states are kept between workers."""
+
+    @property
+    def may_ask(self) -> bool:
+        """False for a while after it did not answer."""
+        ...
+
+    async def load(self, detector: str, topic: str, partition: int, streams: list[str]) -> dict[str, StreamState]:
+        """The states of those streams that have one. Raises RedisUnavailable."""
+        ...
+
+    async def save(self, detector: str, topic: str, partition: int, states: Mapping[str, StreamState]) -> None:
+        """Saves states. Raises RedisUnavailable."""
+        ...
 
 
 @dataclass(slots=True)
 class Stream:
-    """The state of one stream. `offset` is the last one of its partition that it has learned, -1 before the first."""
+    """One stream. `offset` is the last one of its partition that it has learned, -1 before the first."""
 
     threshold: StreamThreshold
     episode: Episode
-    tail: FloatArray | None = None  # the last observations [≤ T, F], for streams of single observations
+    recent: Recent | None = None  # of streams of single observations
     offset: int = -1
+    ring: Ring | None = None
+    read: int = -1  # the last offset whose observation is in the ring
+    in_hand: int = 0  # chunks that were read and not judged yet
     restored: bool = True  # false when Redis could not say whether there is an older state
+    overwrites: bool = False  # the partition's offsets began anew
+
+    def to_state(self) -> StreamState:
+        """As it is saved."""
+        recent = self.recent.to_bytes() if self.recent is not None else b""
+        return StreamState(
+            self.threshold.to_bytes(), recent, self.episode.to_bytes(), self.offset, overwrites=self.overwrites
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A chunk as its streams took it in.
+
+    `rows` are what is to be scored: pictures `[n, H, W, C]` or windows `[n, T, F]`. `learned` is the last offset of
+    each stream in the chunk, `recent` the observations that each stream of single ones has then.
+    """
+
+    rows: Rows
+    learned: dict[str, int]
+    recent: dict[str, Recent]
 
 
 class Streams:
-    """The streams of one partition. Least recently used ones beyond `sequence.max_streams` are left to the store."""
+    """The streams of one partition.
 
-    def __init__(self, detector: str, tp: TopicPartition, settings: Settings, store: StateStore | None = None) -> None:
+    Of those beyond `sequence.max_streams`, the least recently used are forgotten here.
+    """
+
+    def __init__(
+        self, detector: str, tp: TopicPartition, spec: InputSpec, settings: Settings, store: Store | None = None
+    ) -> None:
         self._detector = detector
         self._tp = tp
+        self._spec = spec
         self._settings = settings
         self._store = store
         self._streams: OrderedDict[str, Stream] = OrderedDict()
-        self._touched: set[str] = set()
+        self._changed: set[str] = set()
 
     def __getitem__(self, name: str) -> Stream:
         return self._streams[name]
@@ -55,92 +104,147 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def begin(self, name: str) -> None:
-        """Begins a stream with nothing learned."""
-        self._streams[name] = self._new(restored=True)
-
-    async def ensure(self, names: Iterable[str]) -> list[str]:
-        """Makes sure that the streams are here, from the store or new; returns those that came with a saved state.
+    async def ensure(self, decoded: Decoded, log_end: int) -> None:
+        """Makes sure that the streams of a chunk are here: from the store, or new.
 
         When Redis can't be reached they begin with the model's own calibration and are asked for again later.
+        `log_end` is the end of the partition's log: a saved offset beyond it is of a topic that was deleted and made
+        again.
         """
-        wanted = [name for name in dict.fromkeys(names) if not self._is_settled(name)]
+        wanted = [name for name in dict.fromkeys(streams_of(decoded)) if not self._is_settled(name)]
         if not wanted or self._store is None:
-            return []
+            self.begin(wanted)
+            return
         try:
-            saved = await self._store.load(self._detector, self._tp.topic, wanted, partition=self._tp.partition)
+            saved = await self._store.load(self._detector, self._tp.topic, self._tp.partition, wanted)
         except RedisUnavailable as error:
             log.warning("thresholds can't be read; going on with the model's own calibration", error=str(error))
+            self.begin(wanted)
             for name in wanted:
-                self._streams.setdefault(name, self._new(restored=False))
-            return []
+                self._streams[name].restored = False
+            return
         for name in wanted:
-            state = saved.get(name)
-            if state is not None:
-                self._streams[name] = self._restore(name, state)
+            if name in saved:
+                self._take_up(name, saved[name], log_end)
             elif name in self._streams:
                 self._streams[name].restored = True
-            else:
-                self.begin(name)
-        return [name for name in wanted if name in saved]
+        self.begin(wanted)
 
-    def touch(self, name: str, offset: int) -> None:
-        """Notes that a stream has learned the record at `offset`, and is to be saved."""
-        stream = self._streams[name]
-        stream.offset = offset
-        self._streams.move_to_end(name)
-        self._touched.add(name)
+    def begin(self, names: Iterable[str]) -> None:
+        """Begins those of the streams that aren't here, with nothing learned."""
+        for name in names:
+            if name not in self._streams:
+                self._streams[name] = self._new()
+
+    def take(self, chunk: Chunk, decoded: Decoded) -> Taken:
+        """Reads a chunk into its streams: single observations become windows.
+
+        An observation that a stream has read before is the replay of one whose event was acknowledged: it makes no
+        window.
+        """
+        offsets = [record.offset for record in chunk.records]
+        due, touched = self._push(decoded.observations, decoded.streams, offsets)
+        indices = np.concatenate([decoded.ready.index, decoded.observations.index])
+        learned = {decoded.streams[index]: offsets[index] for index in sorted(indices.tolist())}
+        for name in learned:
+            self._streams[name].in_hand += 1
+            self._streams.move_to_end(name)
+        recent = {name: ring.recent() for name, ring in touched.items()}
+        return Taken(_merge(decoded.ready, due), learned, recent)
+
+    def settle(self, taken: Taken) -> None:
+        """Notes that a chunk that was taken has been judged; its streams are to be saved."""
+        for name, offset in taken.learned.items():
+            stream = self._streams[name]
+            stream.in_hand -= 1
+            if offset > stream.offset:
+                stream.offset = offset
+                stream.recent = taken.recent.get(name, stream.recent)
+                self._changed.add(name)
 
     def take_changes(self) -> dict[str, StreamState]:
         """The states that changed since the last call, as they are at this moment, to be saved."""
-        changed = {name: self._pack(self._streams[name]) for name in self._touched if self._streams[name].restored}
-        self._touched.difference_update(changed)
-        return changed
+        ready = [name for name in self._changed if self._streams[name].restored]
+        self._changed.difference_update(ready)
+        return {name: self._streams[name].to_state() for name in ready}
 
     def keep_changes(self, names: Iterable[str]) -> None:
         """Takes changes back that could not be saved."""
-        self._touched.update(name for name in names if name in self._streams)
+        self._changed.update(name for name in names if name in self._streams)
 
-    def trim(self) -> None:
-        """Forgets the least recently used streams beyond the limit; those not saved yet stay."""
+    def saved(self, names: Iterable[str]) -> None:
+        """Notes that changes are saved, and forgets streams beyond the limit that nobody needs just now."""
+        for name in names:
+            if name in self._streams:
+                self._streams[name].overwrites = False
         surplus = len(self._streams) - self._settings.sequence.max_streams
-        for name in [name for name in self._streams if name not in self._touched][: max(0, surplus)]:
-            del self._streams[name]
+        if surplus > 0:
+            idle = [name for name, each in self._streams.items() if not each.in_hand and name not in self._changed]
+            for name in idle[:surplus]:
+                del self._streams[name]
 
     def _is_settled(self, name: str) -> bool:
         stream = self._streams.get(name)
         return stream is not None and (stream.restored or self._store is None or not self._store.may_ask)
 
-    def _new(self, restored: bool) -> Stream:
-        return Stream(StreamThreshold(self._settings.threshold), Episode(self._settings.alerts), restored=restored)
+    def _new(self) -> Stream:
+        return Stream(StreamThreshold(self._settings.threshold), Episode(self._settings.alerts), ring=self._new_ring())
 
-    def _restore(self, name: str, state: StreamState) -> Stream:
+    def _new_ring(self, recent: Recent | None = None) -> Ring | None:
+        if self._spec.kind is Kind.IMAGE:
+            return None
+        return Ring(self._spec.shape, self._settings.sequence.stride, recent)
+
+    def _take_up(self, name: str, state: StreamState, log_end: int) -> None:
+        """Goes on from a saved state; what the stream learned here while Redis was away is given up for it."""
+        here = self._streams.get(name)
         try:
             threshold = StreamThreshold.from_bytes(state.threshold, self._settings.threshold)
             episode = Episode.from_bytes(state.episode, self._settings.alerts)
-            tail = unpack_tail(state.window)
+            recent = Recent.from_bytes(state.recent) if state.recent else None
+            ring = self._new_ring(recent)
         except ValueError as error:
             log.warning("a stream's saved state can't be read; it begins anew", stream=name, error=str(error))
-            return self._new(restored=True)
-        return Stream(threshold, episode, tail, state.offset)
+            return
+        offset = state.offset
+        if offset >= log_end:
+            log.warning("a stream has learned offsets that the log doesn't have: the topic began anew", stream=name)
+            offset, recent, ring = -1, None, self._new_ring()
+        stream = Stream(threshold, episode, recent, offset, ring, offset, overwrites=state.offset >= log_end)
+        if here is not None:
+            stream.ring, stream.read, stream.in_hand = here.ring, here.read, here.in_hand
+            stream.recent, stream.offset = here.recent or recent, max(here.offset, offset)
+        self._streams[name] = stream
 
-    @staticmethod
-    def _pack(stream: Stream) -> StreamState:
-        return StreamState(
-            stream.threshold.to_bytes(), pack_tail(stream.tail), stream.episode.to_bytes(), stream.offset
-        )
+    def _push(self, observations: Rows, streams: Sequence[str], offsets: Sequence[int]) -> tuple[Rows, dict[str, Ring]]:
+        due: list[int] = []
+        windows: list[np.ndarray] = []
+        touched: dict[str, Ring] = {}
+        for index, row in zip(observations.index.tolist(), observations.data, strict=True):
+            stream = self._streams[streams[index]]
+            if stream.ring is None or offsets[index] <= stream.read:
+                continue
+            stream.read = offsets[index]
+            touched[streams[index]] = stream.ring
+            window = stream.ring.push(row)
+            if window is not None:
+                due.append(index)
+                windows.append(window)
+        data = np.stack(windows) if windows else np.empty((0, *self._spec.shape), np.float32)
+        return Rows(np.array(due, np.int64), data), touched
 
 
-def pack_tail(tail: FloatArray | None) -> bytes:
-    """`[n, F]` float32 as two little-endian uint32 (n, F) and the rows; empty for none."""
-    if tail is None:
-        return b""
-    return np.array(tail.shape, "<u4").tobytes() + tail.astype("<f4").tobytes()
+def streams_of(decoded: Decoded) -> list[str]:
+    """The stream of each record that could be read, in the order of the chunk."""
+    indices = np.concatenate([decoded.ready.index, decoded.observations.index])
+    return [decoded.streams[index] for index in sorted(indices.tolist())]
 
 
-def unpack_tail(data: bytes) -> FloatArray | None:
-    """What `pack_tail` packed. Raises ValueError when the bytes are as many as the shape doesn't say."""
-    if not data:
-        return None
-    steps, features = (int(size) for size in np.frombuffer(data[:8], "<u4"))
-    return np.frombuffer(data, "<f4", offset=8).reshape(steps, features).astype(np.float32)
+def _merge(ready: Rows, due: Rows) -> Rows:
+    if not len(due.index):
+        return ready
+    if not len(ready.index):
+        return due
+    index = np.concatenate([ready.index, due.index])
+    order = np.argsort(index, kind="stable")
+    return Rows(index[order], np.concatenate([ready.data, due.data])[order])

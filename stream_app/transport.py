@@ -23,10 +23,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-from stream_app.decode import header_bytes
 from stream_app.errors import TransportMismatch
 from stream_app.offsets import OffsetLedger
-from stream_app.records import Chunk, RawRecord, TopicPartition
+from stream_app.records import Chunk, RawRecord, TopicPartition, header_bytes
 
 SUPPORTED_FAUST = ((0, 15, 0), (0, 16, 0))  # from, below
 
@@ -44,6 +43,8 @@ _CONTRACT: dict[str, tuple[str, ...]] = {
     "on_partitions_assigned": ("self", "assigned", "generation_id"),
     "on_partitions_revoked": ("self", "revoked"),
     "highwater": ("self", "tp"),
+    "assignment": ("self",),
+    "_new_consumer_thread": ("self",),
     "_add_gap": ("self", "tp", "offset_from", "offset_to"),
 }
 
@@ -73,12 +74,12 @@ class RecordStream(Protocol):
         """Returns when the chunks in hand are finished, or can't be within the time there is."""
         ...
 
-    def assigned(self, partitions: Iterable[TopicPartition], generation: int) -> None:
+    async def assigned(self, partitions: Iterable[TopicPartition], generation: int) -> None:
         """A new assignment is in force."""
         ...
 
-    def revoked(self) -> None:
-        """The assignment is over."""
+    async def revoked(self) -> None:
+        """The assignment is over: when this returns, nothing more is published for its partitions."""
         ...
 
 
@@ -86,11 +87,31 @@ class ChunkMessage(ConsumerMessage):
     """What Faust carries to the agent: its value is a `Chunk`."""
 
 
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread for the Kafka client, with a fetch wait of ours: Faust has 1.5 s in its code.
+
+    A broker that answers a waiting fetch only when its time is up (Tansu does) would delay every record by that much.
+    """
+
+    fetch_max_wait: float
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = round(self.fetch_max_wait * 1000)  # noqa: SLF001
+        return consumer
+
+
 class Consumer(driver.Consumer):
     """Faust's consumer, delivering chunks."""
 
     max_chunk: ClassVar[int] = 256
+    fetch_max_wait: ClassVar[float] = 0.1
     stream: ClassVar[RecordStream]
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.fetch_max_wait = self.fetch_max_wait
+        return thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetches once and yields what came, cut into chunks, in turns between the partitions."""
@@ -124,7 +145,8 @@ class Consumer(driver.Consumer):
     def _message(self, tp: TP, run: Sequence[RawRecord], generation: int) -> ChunkMessage:
         key = TopicPartition(*tp)
         size = sum(_RECORD_OVERHEAD + len(r.value or b"") + len(r.key or b"") + header_bytes(r.headers) for r in run)
-        chunk = Chunk(key, self.stream.ledger.first_offset(key, run[0].offset), run, generation, size)
+        first = self.stream.ledger.first_offset(key, run[0].offset)
+        chunk = Chunk(key, first, run, generation, max(self.highwater(tp) or 0, run[-1].offset + 1), size)
         self.stream.ledger.deliver(chunk)
         last = run[-1]
         return ChunkMessage(
@@ -164,7 +186,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Opens the books of the new assignment before its first fetch."""
-        self.stream.assigned((TopicPartition(*tp) for tp in assigned), generation_id)
+        await self.stream.assigned((TopicPartition(*tp) for tp in assigned), generation_id)
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -172,7 +194,7 @@ class Consumer(driver.Consumer):
         try:
             await super().on_partitions_revoked(revoked)
         finally:
-            self.stream.revoked()
+            await self.stream.revoked()
 
 
 class Transport(driver.Transport):
@@ -193,9 +215,13 @@ class ChunkSchema(faust.Schema):
         return chunk
 
 
-def bind(stream: RecordStream, max_chunk: int) -> type[Transport]:
-    """A transport class whose consumer works for `stream`, with chunks of at most `max_chunk` records."""
-    consumer = type("Consumer", (Consumer,), {"stream": stream, "max_chunk": max_chunk})
+def bind(stream: RecordStream, max_chunk: int, fetch_max_wait: float) -> type[Transport]:
+    """A transport class whose consumer works for `stream`.
+
+    Its chunks have at most `max_chunk` records, and the broker may keep a fetch waiting for `fetch_max_wait` seconds.
+    """
+    own = {"stream": stream, "max_chunk": max_chunk, "fetch_max_wait": fetch_max_wait}
+    consumer = type("Consumer", (Consumer,), own)
     return type("Transport", (Transport,), {"Consumer": consumer})
 
 

@@ -1,108 +1,80 @@
-"""Single observations to windows: the last `window` observations of each stream.
-
-The tail of a stream after a chunk travels with the chunk, so that what is saved for a stream is exactly what the
-committed offsets have seen, however far the reading is ahead of the committing.
-"""
+"""Single observations to windows: the last `window` observations of a stream."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+import struct
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.records import Rows
-
 FloatArray = NDArray[np.float32]
 
-
-class Tail:
-    """The last observations of one stream, oldest first, and how many more until the next score."""
-
-    __slots__ = ("_ring", "_window", "length", "offset", "pending")
-
-    def __init__(self, window: int, features: int, rows: FloatArray | None = None, offset: int = -1) -> None:
-        # Twice the window, so that rows are moved only every `window` observations.
-        self._ring = np.empty((2 * window, features), np.float32)
-        self._window = window
-        self.length = 0
-        self.offset = offset  # of the newest observation
-        self.pending = 0
-        if rows is not None:
-            kept = rows[-window:]
-            self._ring[: len(kept)] = kept
-            self.length = len(kept)
-
-    def push(self, row: FloatArray, offset: int) -> None:
-        """Appends one observation `[F]`."""
-        if self.length == len(self._ring):
-            self._ring[: self._window] = self._ring[-self._window :]
-            self.length = self._window
-        self._ring[self.length] = row
-        self.length += 1
-        self.offset = offset
-
-    @property
-    def full(self) -> bool:
-        """Whether there is a whole window."""
-        return self.length >= self._window
-
-    def rows(self) -> FloatArray:
-        """A copy of the last `window` observations, or of the fewer there are: `[≤ T, F]`."""
-        return self._ring[max(0, self.length - self._window) : self.length].copy()
+_HEAD = struct.Struct("<QII")
 
 
-class Windows:
-    """The tails of the streams of one partition. Least recently used streams beyond `max_streams` are forgotten."""
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """The newest observations of a stream at some point of it: `rows` `[≤ T, F]`, oldest first.
 
-    def __init__(self, shape: tuple[int, ...], stride: int, max_streams: int) -> None:
-        self._window, self._features = shape
+    `count` is how many there were before and with them: from it follows when the next window is due, so that a stream
+    that is taken up again goes on in step.
+    """
+
+    count: int
+    rows: FloatArray
+
+    def to_bytes(self) -> bytes:
+        """Count, steps and features, and the rows as little-endian float32."""
+        return _HEAD.pack(self.count, *self.rows.shape) + self.rows.astype("<f4").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Recent:
+        """Reads what `to_bytes` wrote. Raises ValueError for anything else."""
+        try:
+            count, steps, features = _HEAD.unpack_from(data)
+        except struct.error as error:
+            msg = f"not the observations of a stream: {error}"
+            raise ValueError(msg) from error
+        if len(data) != _HEAD.size + 4 * steps * features:
+            msg = f"not the observations of a stream: {len(data)} bytes for {steps} steps of {features} features"
+            raise ValueError(msg)
+        rows = np.frombuffer(data, "<f4", offset=_HEAD.size).reshape(steps, features)
+        return cls(count, rows.astype(np.float32))
+
+
+class Ring:
+    """The last observations of one stream, as far as reading has come."""
+
+    __slots__ = ("_count", "_filled", "_rows", "_stride", "_window")
+
+    def __init__(self, shape: tuple[int, ...], stride: int, recent: Recent | None = None) -> None:
+        self._window, features = shape
         self._stride = stride
-        self._max_streams = max_streams
-        self._tails: OrderedDict[str, Tail] = OrderedDict()
+        # Twice the window, so that rows are moved only every `window` observations.
+        self._rows = np.empty((2 * self._window, features), np.float32)
+        kept = recent.rows[-self._window :] if recent is not None else self._rows[:0]
+        self._rows[: len(kept)] = kept
+        self._filled = len(kept)
+        self._count = recent.count if recent is not None else 0
 
-    def __contains__(self, stream: str) -> bool:
-        return stream in self._tails
+    def push(self, row: NDArray[np.generic]) -> FloatArray | None:
+        """Takes one observation `[F]`; returns the window `[T, F]` that ends with it where one is due.
 
-    def restore(self, stream: str, rows: FloatArray, offset: int) -> None:
-        """Takes up the saved tail of a stream: `[≤ T, F]`, the newest of them at `offset`."""
-        self._tails[stream] = Tail(self._window, self._features, rows, offset)
-
-    def add(
-        self, observations: Rows, streams: Sequence[str], offsets: Sequence[int]
-    ) -> tuple[Rows, dict[str, FloatArray]]:
-        """Takes the single observations of a chunk, in order.
-
-        `streams` and `offsets` are those of all records of the chunk. Returns the windows that are due `[n, T, F]`,
-        each under the index of its newest observation, and the tail `[≤ T, F]` that each touched stream has now. An
-        observation that a restored tail has already seen is a replay of one whose event was acknowledged; it makes no
-        window.
+        The first full window is due, and then every `stride`-th.
         """
-        due: list[int] = []
-        windows: list[FloatArray] = []
-        touched: dict[str, Tail] = {}
-        for index, row in zip(observations.index.tolist(), observations.data, strict=True):
-            stream = streams[index]
-            tail = self._tail(stream)
-            if offsets[index] <= tail.offset:
-                continue
-            tail.push(row.astype(np.float32, copy=False), offsets[index])
-            touched[stream] = tail
-            tail.pending -= 1
-            if tail.full and tail.pending <= 0:
-                tail.pending = self._stride
-                due.append(index)
-                windows.append(tail.rows())
-        data = np.stack(windows) if windows else np.empty((0, self._window, self._features), np.float32)
-        return Rows(np.array(due, np.int64), data), {stream: tail.rows() for stream, tail in touched.items()}
+        if self._filled == len(self._rows):
+            self._rows[: self._window] = self._rows[-self._window :]
+            self._filled = self._window
+        self._rows[self._filled] = row
+        self._filled += 1
+        self._count += 1
+        beyond = self._count - self._window
+        return self._newest() if beyond >= 0 and beyond % self._stride == 0 else None
 
-    def _tail(self, stream: str) -> Tail:
-        tail = self._tails.get(stream)
-        if tail is None:
-            tail = self._tails[stream] = Tail(self._window, self._features)
-            if len(self._tails) > self._max_streams:
-                self._tails.popitem(last=False)
-        else:
-            self._tails.move_to_end(stream)
-        return tail
+    def recent(self) -> Recent:
+        """The newest observations, to be saved: a copy."""
+        return Recent(self._count, self._newest())
+
+    def _newest(self) -> FloatArray:
+        return self._rows[max(0, self._filled - self._window) : self._filled].copy()

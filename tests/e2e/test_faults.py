@@ -28,6 +28,8 @@ RECORDS = 20_000
 class RaisingScorer:
     """A device that fails."""
 
+    name, version, sha256 = "images", "faulty", "0" * 64
+
     def score(self, inputs):
         raise RuntimeError("device lost")
 
@@ -56,7 +58,7 @@ async def run_with(settings, scorer):
     running = asyncio.create_task(worker.run())
     while not worker.health().scoring:
         await asyncio.sleep(0.01)
-    worker._scoring.use("images", scorer)
+    worker.scoring.use("images", scorer)
     return await asyncio.wait_for(running, 30)
 
 

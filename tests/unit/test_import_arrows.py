@@ -86,11 +86,11 @@ def test_one_file_builds_the_faust_app_and_one_the_transport():
     assert importers("faust.transport") <= {"stream_app/transport.py"}
 
 
-def test_faust_is_known_to_the_app_the_transport_and_the_worker_alone():
+def test_faust_is_known_to_the_app_the_transport_and_what_watches_it_alone():
     assert importers("faust") | importers("mode") <= {
         "stream_app/app.py",
         "stream_app/transport.py",
-        "stream_app/worker.py",
+        "stream_app/watches.py",
     }
 
 

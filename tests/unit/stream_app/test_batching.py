@@ -71,6 +71,17 @@ def test_rows_of_another_shape_begin_another_batch():
     assert batcher.take(now=0.0).rows.shape == (1, 3)
 
 
+def test_what_is_left_of_a_job_can_be_taken_alone():
+    batcher = MicroBatcher(max_batch=2)
+    batcher.add(job([1, 2, 3]))
+    batcher.add(job([4]))
+    assert batcher.take(now=0.0, only_begun=True) is None
+    batcher.take(now=0.0)
+    assert batcher.begun
+    assert values(batcher.take(now=0.0, only_begun=True)) == [3]
+    assert not batcher.begun
+
+
 @given(sizes=st.lists(st.integers(1, 9), max_size=20), max_batch=st.integers(1, 7))
 def test_every_row_is_in_exactly_one_batch_in_order(sizes, max_batch):
     batcher = MicroBatcher(max_batch)

@@ -32,7 +32,7 @@ class Journal:
 
         return asyncio.ensure_future(acknowledged())
 
-    async def save(self, detector, topic, states, *, partition):
+    async def save(self, detector, topic, partition, states):
         if self.redis_away:
             raise RedisUnavailable("away")
         self.lines.append(f"saved {sorted(states)}")
@@ -49,6 +49,9 @@ class States:
 
     def keep_changes(self, names):
         self.kept += names
+
+    def saved(self, names):
+        pass
 
 
 @dataclass
@@ -67,7 +70,7 @@ async def cycle():
     journal = Journal()
     ledger = OffsetLedger()
     ledger.assign([TP], generation=1)
-    chunk = Chunk(TP, 0, [Record(b"x", offset=9)], 1, size=1)
+    chunk = Chunk(TP, 0, [Record(b"x", offset=9)], 1, log_end=10, size=1)
     ledger.deliver(chunk)
     publisher = Publisher(journal, one_partition, ManualClock())
     await publisher.send("scores", 0, b"k", b"v")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from stream_app.announce import Announcer
 from stream_app.clock import ManualClock
 from stream_app.decode import Decoder, InputSpec
 from stream_app.events import event_id
-from stream_app.judge import Judge
+from stream_app.judge import judge
 from stream_app.records import Kind
 from stream_app.scoring import ScoredRows
 from stream_app.settings import Settings
@@ -22,7 +23,7 @@ NORMAL, ANOMALOUS = 0.5, 9.0
 
 
 @dataclass
-class Model:
+class Scorer:
     name: str = "images"
     version: str = "v1"
     sha256: str = "0" * 64
@@ -34,27 +35,30 @@ class Store:
 
 
 class Bench:
-    """A judge, the streams of one partition, and chunks of given scores."""
+    """The streams of one partition, chunks of given scores, and the events about them."""
 
     def __init__(self, store=None, **sections):
         self.settings = Settings(**sections)
-        self.streams = Streams("images", TP, self.settings)
-        self.decoder = Decoder(InputSpec(Kind.IMAGE, (2, 2, 1)), self.settings.limits)
-        self.judge_of = Judge(TP.topic, Model(), Kind.IMAGE, self.settings, store or Store(), ManualClock())
+        spec = InputSpec(Kind.IMAGE, (2, 2, 1))
+        self.decoder = Decoder(spec, self.settings.limits)
+        self.streams = Streams("images", TP, spec, self.settings)
+        self.announcer = Announcer(Kind.IMAGE, self.settings, store or Store(), ManualClock())
 
     def judge(self, scores, keys=None, first=0):
         keys = keys or [b"cam"] * len(scores)
         chunk = chunk_of(*[raw(np.zeros((2, 2), np.uint8), key) for key in keys], first=first)
         decoded = self.decoder.decode(chunk)
-        for stream in set(decoded.streams):
-            if stream not in self.streams:
-                self.streams.begin(stream)
+        self.streams.begin(decoded.streams)
         values = np.array(scores, np.float32)
-        scored = ScoredRows(values, {"latent": values / 10})
-        return self.judge_of.judge(chunk, decoded, decoded.ready, scored, self.streams)
+        scored = ScoredRows(values, {"latent": values / 10}, Scorer())
+        return judge("images", chunk, decoded, self.streams.take(chunk, decoded), scored, self.streams).each
 
     def events(self, verdicts):
-        return [(topic, json.loads(value)) for verdict in verdicts for topic, value in self.judge_of.events(verdict)]
+        return [
+            (topic, json.loads(value))
+            for verdict in verdicts
+            for topic, value in self.announcer.events(TP, verdict, Scorer())
+        ]
 
 
 def test_a_score_is_held_against_its_own_streams_threshold():
@@ -127,9 +131,9 @@ def test_an_event_tells_record_model_policy_and_degradation():
 
 def test_evidence_is_wanted_of_anomalies_only_and_only_when_on():
     normal, anomalous = Bench().judge([NORMAL, ANOMALOUS])
-    judge = Bench().judge_of
-    assert (judge.wants_evidence(normal), judge.wants_evidence(anomalous)) == (False, True)
-    assert Bench(alerts={"evidence": False}).judge_of.wants_evidence(anomalous) is False
+    announcer = Bench().announcer
+    assert (announcer.wants_evidence(normal), announcer.wants_evidence(anomalous)) == (False, True)
+    assert Bench(alerts={"evidence": False}).announcer.wants_evidence(anomalous) is False
 
 
 def test_the_heat_map_becomes_evidence():

@@ -13,7 +13,7 @@ TP = TopicPartition("t", 0)
 
 
 def chunk(first: int, last: int, generation: int = 1, tp: TopicPartition = TP) -> Chunk:
-    return Chunk(tp, first, [Record(b"x", offset=last)], generation, size=10)
+    return Chunk(tp, first, [Record(b"x", offset=last)], generation, log_end=last + 1, size=10)
 
 
 def ledger_of(*chunks: Chunk) -> OffsetLedger:
@@ -28,9 +28,9 @@ def test_nothing_is_committed_before_the_first_chunk_is_done():
     first, second = chunk(0, 9), chunk(10, 19)
     ledger = ledger_of(first, second)
     ledger.finish(second)
-    assert ledger.committable() == {}
+    assert ledger.committable(TP) is None
     ledger.finish(first)
-    assert ledger.committable() == {TP: 20}
+    assert ledger.committable(TP) == 20
 
 
 def test_a_chunk_that_failed_holds_back_all_behind_it():
@@ -38,7 +38,7 @@ def test_a_chunk_that_failed_holds_back_all_behind_it():
     ledger = ledger_of(*chunks)
     for index in (0, 1, 3, 4):
         ledger.finish(chunks[index])
-    assert ledger.committable() == {TP: 20}
+    assert ledger.committable(TP) == 20
 
 
 def test_a_gap_of_the_log_belongs_to_the_chunk_behind_it():
@@ -47,7 +47,7 @@ def test_a_gap_of_the_log_belongs_to_the_chunk_behind_it():
     behind = chunk(10, 409)
     ledger.deliver(behind)
     ledger.finish(behind)
-    assert ledger.committable() == {}
+    assert ledger.committable(TP) is None
 
 
 def test_gaps_do_not_block():
@@ -57,7 +57,7 @@ def test_gaps_do_not_block():
     ledger.deliver(behind)
     ledger.finish(first)
     ledger.finish(behind)
-    assert ledger.committable() == {TP: 410}
+    assert ledger.committable(TP) == 410
 
 
 def test_a_chunk_of_an_older_assignment_counts_for_nothing():
@@ -65,7 +65,7 @@ def test_a_chunk_of_an_older_assignment_counts_for_nothing():
     ledger = ledger_of(old)
     ledger.assign([TP], generation=2)
     assert ledger.finish(old) is False
-    assert ledger.committable() == {}
+    assert ledger.committable(TP) is None
     assert ledger.in_hand_bytes == 0
 
 
@@ -75,9 +75,9 @@ def test_the_same_offsets_of_an_older_assignment_do_not_finish_the_new_chunk():
     ledger.assign([TP], generation=2)
     ledger.deliver(new)
     ledger.finish(old)
-    assert ledger.committable() == {}
+    assert ledger.committable(TP) is None
     ledger.finish(new)
-    assert ledger.committable() == {TP: 10}
+    assert ledger.committable(TP) == 10
 
 
 def test_a_chunk_counts_once():
@@ -93,9 +93,9 @@ def test_what_is_committed_is_not_committed_again_and_not_by_another_assignment(
     ledger = ledger_of(first)
     ledger.finish(first)
     ledger.commit({TP: 10}, generation=0)
-    assert ledger.committable() == {TP: 10}
+    assert ledger.committable(TP) == 10
     ledger.commit({TP: 10}, generation=1)
-    assert ledger.committable() == {}
+    assert ledger.committable(TP) is None
 
 
 def test_after_revocation_nothing_is_taken_or_committed():
@@ -104,7 +104,7 @@ def test_after_revocation_nothing_is_taken_or_committed():
     ledger.revoke()
     ledger.finish(first)
     ledger.deliver(chunk(10, 19))
-    assert (ledger.committable(), ledger.in_hand_bytes, ledger.in_hand_records) == ({}, 0, 0)
+    assert (ledger.committable(TP), ledger.in_hand_bytes, ledger.in_hand_records) == (None, 0, 0)
 
 
 @given(
@@ -131,5 +131,5 @@ def test_the_frontier_is_the_end_of_the_unbroken_run(lengths, gaps, order, finis
         if id(each) not in done:
             break
         expected = each.end
-    assert ledger.committable() == ({} if expected is None else {TP: expected})
+    assert ledger.committable(TP) == expected
     assert ledger.in_hand_bytes == 10 * (len(chunks) - len(done))

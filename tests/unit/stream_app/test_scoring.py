@@ -17,6 +17,8 @@ from stream_app.settings import BatchSettings
 class SumScorer:
     """Scores a row with the sum of its values, and keeps the sizes of its batches."""
 
+    name, version, sha256 = "images", "v1", "0" * 64
+
     def __init__(self):
         self.batches = []
         self.gate = threading.Event()
@@ -28,7 +30,7 @@ class SumScorer:
         self.gate.wait(10)
         self.batches.append(len(inputs))
         total = inputs.reshape(len(inputs), -1).sum(axis=1, dtype=np.float32)
-        return ScoredRows(total, {"sum": total})
+        return ScoredRows(total, {"sum": total}, self)
 
     def localize(self, inputs):
         return np.asarray(inputs, np.float32)
@@ -93,8 +95,7 @@ async def test_several_detectors_share_the_thread(scoring):
 
 
 async def test_localize_answers_with_the_detectors_map(scoring):
-    scoring.use("images", SumScorer())
-    assert (await scoring.localize("images", np.eye(2))).tolist() == [[1, 0], [0, 1]]
+    assert (await scoring.localize(SumScorer(), np.eye(2))).tolist() == [[1, 0], [0, 1]]
 
 
 async def test_how_long_a_batch_hangs_can_be_seen():
@@ -112,3 +113,17 @@ async def test_how_long_a_batch_hangs_can_be_seen():
     scorer.gate.set()
     await future
     thread.close()
+
+
+async def test_a_job_is_scored_by_one_version_though_another_comes_into_service(scoring):
+    old, new = SumScorer(), SumScorer()
+    new.version = "v2"
+    scoring.use("images", old)
+    old.gate.clear()
+    first = scoring.submit("images", np.ones((10, 1), np.float32))
+    await asyncio.to_thread(old.entered.wait, 10)
+    scoring.use("images", new)
+    second = scoring.submit("images", np.ones((3, 1), np.float32))
+    old.gate.set()
+    assert ((await first).scorer.version, (await second).scorer.version) == ("v1", "v2")
+    assert (old.batches, new.batches) == ([4, 4, 2], [3])

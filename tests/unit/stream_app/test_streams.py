@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from stream_app.decode import Decoder, InputSpec
 from stream_app.errors import RedisUnavailable
+from stream_app.judge import judge
+from stream_app.records import Kind
+from stream_app.scoring import ScoredRows
 from stream_app.settings import Settings
-from stream_app.store import StreamState
-from stream_app.streams import Streams, pack_tail, unpack_tail
-from tests.unit.stream_app.raw import TP
+from stream_app.state import StreamState
+from stream_app.streams import Streams
+from tests.unit.stream_app.raw import TP, chunk_of, json, raw
+
+WINDOW = 3
+SPEC = InputSpec(Kind.SEQUENCE, (WINDOW, 1))
 
 
 class FaultyStore:
@@ -21,101 +28,163 @@ class FaultyStore:
         self.may_ask = True
         self.asked: list[list[str]] = []
 
-    async def load(self, detector, topic, streams, *, partition):
+    async def load(self, detector, topic, partition, streams):
         if self.away:
             raise RedisUnavailable("away")
         self.asked.append(list(streams))
         return {name: self.states[name] for name in streams if name in self.states}
 
+    async def save(self, detector, topic, partition, states):
+        self.states.update(states)
 
-def streams_of(store, **sections):
-    return Streams("images", TP, Settings(**sections), store)
 
+class Partition:
+    """The streams of one partition, fed with single observations, as a lane does it."""
 
-def learn(streams, name, scores, first=0):
-    for offset, score in enumerate(scores, first):
-        streams[name].threshold.judge(score, 0.0)
-        streams.touch(name, offset)
+    def __init__(self, store, **sections):
+        self.settings = Settings(**sections)
+        self.store = store
+        self.streams = Streams("sequences", TP, SPEC, self.settings, store)
+        self.decoder = Decoder(SPEC, self.settings.limits)
+
+    async def read(self, text, first=0, log_end=None):
+        """Takes a chunk with an observation for each letter, the stream's name; returns what judging needs."""
+        records = [raw(np.array([float(i)], np.float32), key=name.encode()) for i, name in enumerate(text)]
+        chunk = chunk_of(*records, first=first)
+        decoded = self.decoder.decode(chunk)
+        await self.streams.ensure(decoded, chunk.log_end if log_end is None else log_end)
+        return chunk, decoded, self.streams.take(chunk, decoded)
+
+    def judge(self, read):
+        chunk, decoded, taken = read
+        values = np.full(len(taken.rows.index), 0.1, np.float32)
+        return judge("sequences", chunk, decoded, taken, ScoredRows(values, {}, None), self.streams).each
+
+    async def feed(self, text, first=0, log_end=None):
+        return [v.offset for v in self.judge(await self.read(text, first, log_end))]
+
+    async def save(self):
+        changes = self.streams.take_changes()
+        await self.store.save("sequences", TP.topic, TP.partition, changes)
+        self.streams.saved(changes)
+        return sorted(changes)
 
 
 async def test_what_was_saved_is_taken_up_again():
     store = FaultyStore()
-    before = streams_of(store)
-    await before.ensure(["a"])
-    learn(before, "a", [0.1] * 40)
-    before["a"].tail = np.ones((3, 2), np.float32)
-    store.states = before.take_changes()
-    after = streams_of(store)
-    assert await after.ensure(["a", "b"]) == ["a"]
-    assert (after["a"].offset, after["a"].threshold.observations) == (39, 40)
-    np.testing.assert_array_equal(after["a"].tail, np.ones((3, 2)))
-    assert (after["b"].offset, after["b"].threshold.observations) == (-1, 0)
+    before = Partition(store)
+    assert await before.feed("aaaa") == [2, 3]
+    await before.save()
+    after = Partition(store)
+    assert await after.feed("aab", first=4) == [4, 5]
+    assert after.streams["a"].threshold.observations == 4
+    assert after.streams["b"].threshold.observations == 0
+
+
+async def test_what_is_saved_knows_no_more_than_what_was_judged():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("aaaa")
+    await before.read("aaaa", first=4)  # in hand, not judged
+    await before.save()
+    after = Partition(store)
+    assert await after.feed("aaaa", first=4) == [4, 5, 6, 7]
+    assert after.streams["a"].threshold.observations == 6
+
+
+async def test_observations_that_were_acknowledged_before_a_crash_are_not_taken_twice():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("aaaa")
+    await before.save()
+    after = Partition(store)
+    assert await after.feed("aaaaaa", first=0) == [4, 5]
+    assert after.streams["a"].threshold.observations == 4
 
 
 async def test_only_what_changed_is_saved_and_once():
-    streams = streams_of(FaultyStore())
-    await streams.ensure(["a", "b"])
-    learn(streams, "a", [0.1])
-    assert list(streams.take_changes()) == ["a"]
-    assert streams.take_changes() == {}
-    streams.keep_changes(["a"])
-    assert list(streams.take_changes()) == ["a"]
+    partition = Partition(FaultyStore())
+    await partition.feed("ab")
+    assert await partition.save() == ["a", "b"]
+    assert await partition.save() == []
+    await partition.feed("b", first=2)
+    assert await partition.save() == ["b"]
+
+
+async def test_changes_that_could_not_be_saved_are_kept():
+    partition = Partition(FaultyStore())
+    await partition.feed("a")
+    partition.streams.keep_changes(partition.streams.take_changes())
+    assert await partition.save() == ["a"]
 
 
 async def test_a_stream_is_asked_for_once():
-    store = FaultyStore()
-    streams = streams_of(store)
-    await streams.ensure(["a", "a", "b"])
-    await streams.ensure(["b", "a"])
-    assert store.asked == [["a", "b"]]
+    partition = Partition(FaultyStore())
+    await partition.feed("aab")
+    await partition.feed("ba", first=3)
+    assert partition.store.asked == [["a", "b"]]
+
+
+async def test_a_record_that_cant_be_read_begins_no_stream():
+    partition = Partition(FaultyStore())
+    chunk = chunk_of(json("{", key=b"bad"))
+    await partition.streams.ensure(partition.decoder.decode(chunk), chunk.log_end)
+    assert (len(partition.streams), partition.store.asked) == (0, [])
 
 
 async def test_while_redis_is_away_streams_begin_anew_and_do_not_overwrite_what_is_saved():
     store = FaultyStore()
-    saved = streams_of(store)
-    await saved.ensure(["a"])
-    learn(saved, "a", [0.1] * 40)
-    store.states = saved.take_changes()
+    before = Partition(store)
+    await before.feed("a" * 40)
+    await before.save()
     store.away = True
-    streams = streams_of(store)
-    assert await streams.ensure(["a"]) == []
-    learn(streams, "a", [0.1], first=40)
-    assert streams.take_changes() == {}
+    after = Partition(store)
+    await after.feed("a" * 4, first=40)
+    assert after.streams["a"].threshold.observations == 2
+    assert await after.save() == []
     store.away = False
-    assert await streams.ensure(["a"]) == ["a"]
-    assert streams["a"].threshold.observations == 40
+    await after.feed("a", first=44)
+    assert after.streams["a"].threshold.observations == 39
+    assert await after.save() == ["a"]
+    assert store.states["a"].offset == 44
 
 
 async def test_a_corrupt_state_begins_anew():
     store = FaultyStore()
     store.states = {"a": StreamState(b"nonsense", b"", b"", 7)}
-    streams = streams_of(store)
-    await streams.ensure(["a"])
-    assert streams["a"].offset == -1
+    partition = Partition(store)
+    assert await partition.feed("aaa") == [2]
 
 
-async def test_least_recently_used_streams_are_forgotten_once_they_are_saved():
-    streams = streams_of(FaultyStore(), sequence={"max_streams": 2})
-    await streams.ensure(["a", "b", "c", "d"])
-    for name in "abcd":
-        learn(streams, name, [0.1])
-    streams.trim()
-    assert len(streams) == 4
-    streams.take_changes()
-    streams.trim()
-    assert ["a" in streams, "b" in streams, "c" in streams, "d" in streams] == [False, False, True, True]
+async def test_a_topic_that_was_made_again_is_learned_and_overwrites():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("a" * 40, first=1_000)
+    await before.save()
+    after = Partition(store)
+    assert await after.feed("aaa", log_end=3) == [2]
+    assert after.streams["a"].threshold.observations == 39
+    assert after.streams.take_changes()["a"].overwrites
 
 
-@pytest.mark.parametrize("tail", [None, np.zeros((0, 3), np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)])
-def test_a_tail_is_packed_and_unpacked(tail):
-    unpacked = unpack_tail(pack_tail(tail))
-    if tail is None:
-        assert unpacked is None
-    else:
-        np.testing.assert_array_equal(unpacked, tail)
+async def test_the_least_recently_used_streams_are_forgotten_once_they_are_saved_and_come_back():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 2})
+    await partition.feed("aaabbbcccddd")
+    assert len(partition.streams) == 4
+    in_hand = await partition.read("a", first=12)
+    await partition.save()
+    assert [name in partition.streams for name in "abcd"] == [True, False, False, True]
+    partition.judge(in_hand)
+    assert await partition.feed("b", first=13) == [13]
+    assert partition.streams["b"].threshold.observations == 2
 
 
-@pytest.mark.parametrize("data", [b"123", pack_tail(np.zeros((2, 2), np.float32))[:-1]])
-def test_a_tail_of_another_length_than_its_shape_is_refused(data):
-    with pytest.raises(ValueError, match=r"."):
-        unpack_tail(data)
+@pytest.mark.parametrize("cut", range(1, 9))
+async def test_with_a_stride_a_restart_changes_nothing(cut):
+    undisturbed = await Partition(FaultyStore(), sequence={"stride": 2}).feed("a" * 10)
+    store = FaultyStore()
+    before = Partition(store, sequence={"stride": 2})
+    found = await before.feed("a" * cut)
+    await before.save()
+    after = Partition(store, sequence={"stride": 2})
+    assert found + await after.feed("a" * (10 - cut), first=cut) == undisturbed == [2, 4, 6, 8]

@@ -1,0 +1,50 @@
+"""The saved state of one stream, as bytes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+_VERSION = b"\x02"
+_OFFSET_DIGITS = 20
+_LENGTHS = struct.Struct("<3I")
+_CHECKSUM = struct.Struct("<I")
+_HEAD_BYTES = len(_VERSION) + _OFFSET_DIGITS
+
+
+@dataclass(slots=True)
+class StreamState:
+    """One stream's state. `offset` is the last one of its partition that the state has learned, -1 for none."""
+
+    threshold: bytes
+    recent: bytes
+    episode: bytes
+    offset: int
+    overwrites: bool = False  # the partition's offsets began anew, so a higher one that is saved means nothing
+
+    def to_bytes(self) -> bytes:
+        """A version byte, the offset as 20 decimal digits, the three parts with their lengths, and a checksum."""
+        parts = (self.threshold, self.recent, self.episode)
+        state = b"".join((_VERSION, b"%020d" % self.offset, _LENGTHS.pack(*map(len, parts)), *parts))
+        return state + _CHECKSUM.pack(zlib.crc32(state))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StreamState:
+        """Reads a value of `to_bytes`. Raises ValueError for anything else."""
+        state = data[: -_CHECKSUM.size]
+        if data[:1] != _VERSION or _CHECKSUM.pack(zlib.crc32(state)) != data[-_CHECKSUM.size :]:
+            msg = "not a stream's state: its version or its checksum is wrong"
+            raise ValueError(msg)
+        try:
+            lengths = _LENGTHS.unpack_from(state, _HEAD_BYTES)
+        except struct.error as error:
+            msg = f"not a stream's state: {error}"
+            raise ValueError(msg) from error
+        start = _HEAD_BYTES + _LENGTHS.size
+        threshold_end, window_end = start + lengths[0], start + lengths[0] + lengths[1]
+        if len(state) != window_end + lengths[2]:
+            msg = f"not a stream's state: it has {len(state)} bytes instead of {window_end + lengths[2]}"
+            raise ValueError(msg)
+        offset = int(state[len(_VERSION) : _HEAD_BYTES])
+        return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset)
