@@ -91,43 +91,65 @@ def train(
         raise TrainingError(f"seconds must be above 0 and steps at least 1, not {seconds} and {steps}")
     clock = clock or SystemClock()
     started, created = clock.monotonic(), datetime.fromtimestamp(clock.time(), UTC)
-    where = pick_device(device)
-    parts = split(dataset, np.random.default_rng(seed))
-    with _seeded(seed):
-        network, step = _set_up(dataset, parts, where, seed)
-        taken = _learn(network, step, seconds, steps, clock, on_progress)
-    _remember(network, dataset, parts.train, where, seed)
-    fitted, raw = _calibrate(network, dataset, parts, where)
-    if dataset.kind is Kind.SEQUENCE:
-        # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
-        # without it: scores of later normal windows come out lower by that, never higher.
-        _remember(network, dataset, np.flatnonzero(dataset.clean), where, seed)
-    metrics = {
-        "steps": float(taken),
-        "train_records": float(len(parts.train)),
-        "held_out_records": float(len(parts.held_out)),
-        "held_out_above_2": float((fitted.scores >= 2.0).mean()),
-        **_labelled(network, dataset, fitted, where),
-    }
+    trained = _train(dataset, pick_device(device), seconds, steps, seed, clock, on_progress)
     manifest = Manifest(
         name=name,
         kind=dataset.kind,
         created_at=created,
-        config=network.config.to_json(),
-        input_shape=network.config.input_shape,
-        metrics=metrics,
+        config=trained.network.config.to_json(),
+        input_shape=trained.network.config.input_shape,
+        metrics=trained.metrics,
         training_data=TrainingData(source=dataset.source, rows=int(dataset.clean.sum()), sha256=dataset.sha256),
-        calibration=fitted.calibration,
-        score_sketch=write_sketch(fitted.scores),
+        calibration=trained.fitted.calibration,
+        score_sketch=write_sketch(trained.fitted.scores),
         parent=registry.champion(name),
         seed=seed,
         seconds=round(clock.monotonic() - started, 3),
         libraries={package: installed(package) for package in ("torch", "numpy", "datasketches", "safetensors")},
     )
-    version = registry.save(manifest, network, write_card(manifest, raw))
+    version = registry.save(manifest, trained.network, write_card(manifest, trained.raw))
     if promote:
         registry.promote(name, version)
-    return TrainResult(version, registry.path(name, version), metrics, promote, manifest.parent)
+    return TrainResult(version, registry.path(name, version), trained.metrics, promote, manifest.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """Networks ready for service; `raw` is the evidence of the held-out normal records, `[n]` by name."""
+
+    network: Network
+    fitted: Fitted
+    raw: dict[str, Floats]
+    metrics: dict[str, float]
+
+
+def _train(
+    dataset: Dataset,
+    device: torch.device,
+    seconds: float,
+    steps: int | None,
+    seed: int,
+    clock: Clock,
+    on_progress: Callable[[Progress], None] | None,
+) -> _Trained:
+    parts = split(dataset, np.random.default_rng(seed))
+    with _seeded(seed):
+        network, step = _set_up(dataset, parts, device, seed)
+        taken = _learn(network, step, seconds, steps, clock, on_progress)
+    _remember(network, dataset, parts.train, device, seed)
+    fitted, raw = _calibrate(network, dataset, parts, device)
+    if dataset.kind is Kind.SEQUENCE:
+        # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
+        # without it: scores of later normal windows come out lower by that, never higher.
+        _remember(network, dataset, np.flatnonzero(dataset.clean), device, seed)
+    metrics = {
+        "steps": float(taken),
+        "train_records": float(len(parts.train)),
+        "held_out_records": float(len(parts.held_out)),
+        "held_out_above_2": float((fitted.scores >= 2.0).mean()),
+        **_labelled(network, dataset, fitted, device),
+    }
+    return _Trained(network, fitted, raw, metrics)
 
 
 @contextmanager
