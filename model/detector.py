@@ -39,7 +39,7 @@ def build(config: ImageConfig | SequenceConfig) -> Network:
 
 
 def place(network: Network, device: torch.device) -> Network:
-    """Moves a network to a device; pictures in the layout that convolutions are a third faster in."""
+    """Moves a network to a device; pictures in the layout that convolutions are fastest in."""
     if isinstance(network, ImageGanomaly):
         return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
     return network.to(device)

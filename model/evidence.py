@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SHRINKAGE = 0.2  # between 0.1 and 0.3 the AUROC on real series changes by less than 0.01
+SHRINKAGE = 0.2  # enough for few rows with many features; how much exactly matters little
 
 
 class NeighbourMemory(nn.Module):

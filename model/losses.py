@@ -30,7 +30,7 @@ def latent_distance(first: Tensor, second: Tensor) -> Tensor:
     """1 − cosine of the two codes, `[N]` in 0…2, of `[N, D]` each.
 
     The paper takes ‖z − ẑ‖₂; its size follows the norm of z, which is small for simple pictures, so that an anomaly
-    simpler than the normal ones scores low (AUROC 0.45 on the digit 1). The angle does not have that fault.
+    simpler than the normal ones scores low. The angle does not have that fault.
     """
     return 1.0 - functional.cosine_similarity(first, second, dim=-1, eps=1e-6)
 
