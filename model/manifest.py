@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from model.calibration import Calibration
+from model.calibration import Calibration, read_sketch
 from model.config import ImageConfig, Kind, SequenceConfig
 from model.errors import ManifestError
 
@@ -45,7 +46,11 @@ class Manifest(BaseModel):
     metrics: dict[str, float] = {}
     training_data: TrainingData
     calibration: Calibration
-    score_sketch: str = Field(description="base64 of a REQ sketch of the calibrated scores of held-out normals")
+    score_sketch: str = Field(
+        description="base64 of a REQ sketch of the calibrated scores of held-out normals: what normal looked like at "
+        "training, to hold a stream's scores (drift) or another version's (the gate) against. A new stream's threshold "
+        "needs none of it: as scores are calibrated, it is −log10 of the target rate"
+    )
     sha256: Sha256 = ""
     parent: str | None = Field(None, description="the champion at the time of training")
     seed: int = 0
@@ -57,6 +62,17 @@ class Manifest(BaseModel):
         if self.input_shape != self.network().input_shape:
             raise ValueError(f"input_shape {self.input_shape} is not that of the config, {self.network().input_shape}")
         return self
+
+    @field_validator("score_sketch")
+    @classmethod
+    def _is_a_sketch(cls, value: str) -> str:
+        if read_sketch(value).is_empty():
+            raise ValueError("the sketch is empty")
+        return value
+
+    def score_quantiles(self, shares: Sequence[float]) -> list[float]:
+        """The calibrated scores that these shares (0…1) of the held-out normals do not exceed."""
+        return list(read_sketch(self.score_sketch).get_quantiles(list(shares), True))
 
     def network(self) -> ImageConfig | SequenceConfig:
         """The networks' configuration."""

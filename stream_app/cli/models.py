@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from model.manifest import Manifest
     from model.registry import Registry
 
+SHARES = (0.5, 0.9, 0.99)  # of the held-out normal records; calibrated, they score about 0.3, 1 and 2
+
 app = typer.Typer(help="Look at the detectors in the registry.", no_args_is_help=True, add_completion=False)
 
 
@@ -86,6 +88,8 @@ def _details(item: Manifest, champion: bool) -> Table:
     table.add_row("made (UTC)", f"{item.created_at:%Y-%m-%d %H:%M:%S} in {item.seconds:.0f} s, seed {item.seed}")
     table.add_row("trained on", f"{data.rows} normal rows of {data.source}")
     table.add_row("parent", item.parent or "none")
+    below = zip(SHARES, item.score_quantiles(SHARES), strict=True)
+    table.add_row("held-out normals score", ", ".join(f"{share:.0%} up to {score:.2f}" for share, score in below))
     table.add_row("SHA-256 of the weights", item.sha256)
     for metric, value in item.metrics.items():
         table.add_row(metric, f"{value:.4g}")
