@@ -14,7 +14,24 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("model", "stream_app", "training")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-PURE = ("records", "decode", "files", "batching", "windows", "pareto", "threshold", "alerts", "events")
+# The files of stream_app in the order of a record's way through them. Each imports only from those before it; a new
+# file is put in where it belongs.
+ORDER = (
+    *("errors", "clock", "settings", "log", "metrics", "records", "state"),
+    *("decode", "files", "windows", "offsets", "dead_letter"),
+    *("kafka", "topics"),
+    *("batching", "scoring"),
+    *("pace", "pareto", "threshold", "events", "alerts", "streams"),
+    *("judge", "announce"),
+    *("publish", "store", "commit", "transport"),
+    *("lane", "pipeline", "offline", "service"),
+    *("health", "http", "app", "watches", "worker"),
+    *("guardian", "local"),
+)
+PURE = (
+    *("records", "state", "decode", "files", "windows", "offsets", "dead_letter", "batching"),
+    *("pace", "pareto", "threshold", "events", "alerts", "streams", "judge", "announce"),
+)
 # What the trainer shares with the worker, because it must read a record exactly as the worker does.
 SHARED_WITH_TRAINING = {"clock", "decode", "errors", "files", "records", "settings", "windows", "threshold"}
 
@@ -45,6 +62,23 @@ def importers(package: str) -> set[str]:
 def test_imports_inside_functions_and_of_names_are_seen():
     source = "def f():\n    from stream_app import decode\nimport faust.app"
     assert set(imported_modules(source)) == {"stream_app", "stream_app.decode", "faust.app"}
+
+
+def test_every_file_of_the_worker_has_its_place_in_the_order():
+    there = {path.stem for path in FILES if path.parent == Path("stream_app")} - {"__init__"}
+    assert sorted(ORDER) == sorted(there)
+    assert set(PURE) | SHARED_WITH_TRAINING <= there
+
+
+def test_a_file_of_the_worker_imports_only_from_those_before_it():
+    modules = {f"stream_app.{name}": place for place, name in enumerate(ORDER)}
+    offenders = [
+        f"stream_app/{name}.py imports {module}"
+        for place, name in enumerate(ORDER)
+        for module in imports_of(Path("stream_app", f"{name}.py"))
+        if modules.get(module, -1) >= place
+    ]
+    assert offenders == []
 
 
 def test_model_imports_nothing_of_ours():
@@ -98,7 +132,7 @@ def test_weights_and_records_are_never_pickled():
     assert importers("pickle") | importers("cloudpickle") | importers("dill") | importers("joblib") == set()
 
 
-@pytest.mark.parametrize("name", [name for name in PURE if (ROOT / "stream_app" / f"{name}.py").exists()])
+@pytest.mark.parametrize("name", PURE)
 def test_pure_parts_load_neither_faust_nor_redis_nor_torch(name: str):
     code = f"import sys, stream_app.{name}; print(*({{'faust', 'redis', 'torch', 'aiokafka'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
