@@ -11,10 +11,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from stream_app.errors import TopicUnavailable
 from stream_app.kafka import admin
-from stream_app.kafka import client_options as kafka_client_options
 from stream_app.settings import KafkaSettings, Settings
-
-__all__ = ["describe_topics", "ensure_topics", "kafka_client_options", "list_topics", "required_topics"]
 
 COMPACTED = {"cleanup.policy": "compact"}
 
