@@ -51,6 +51,7 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=kafka.fetch_max_bytes,
         producer_max_request_size=_MAX_REQUEST,
+        producer_request_timeout=settings.worker.publish_timeout,
         stream_buffer_maxsize=_STREAM_BUFFER_CHUNKS,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -58,7 +59,9 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
         store="memory://",
         datadir=Path(tempfile.gettempdir()) / "ganomaly-stream",  # Faust makes folders in it and leaves them empty
     )
-    app.transport = bind(sink, settings.batch.max_batch, kafka.fetch_max_wait)(urls, app)
+    app.transport = bind(sink, settings.batch.max_batch, kafka.fetch_max_wait, 2 * settings.worker.publish_timeout)(
+        urls, app
+    )
     for topic in topics:
         _add_agent(app, topic, sink)
     app.finalize()

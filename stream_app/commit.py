@@ -64,7 +64,7 @@ class CommitCycle:
                 offset = self._ledger.committable(tp)
                 if offset is not None:
                     offsets[tp] = offset
-                    changes.append((tp, owner, owner.streams.take_changes()))
+                    changes.append((tp, owner, owner.streams.take_changes(self._ledger.committed(tp))))
         if not offsets:
             return {}
         await wait_for_acknowledgements(self._publisher.take_unacknowledged(), self._publish_timeout)

@@ -119,6 +119,7 @@ class Lane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._settling is not None:
             await asyncio.gather(self._settling, return_exceptions=True)
+        self._unfinished = 0
 
     async def _guard(self, stage: Coroutine[Any, Any, None]) -> None:
         try:
@@ -136,7 +137,7 @@ class Lane:
             metrics.RECORDS_CONSUMED.labels(self._tp.topic).inc(len(chunk))
             decoded = await loop.run_in_executor(services.decode_threads, self._route.decoder.decode, chunk)
             decode_done = self._observe("decode", arrived)
-            await self.streams.ensure(decoded, chunk.log_end)
+            await self.streams.ensure(decoded)
             taken = self.streams.take(chunk, decoded)
             self._observe("windows", decode_done)
             rows = taken.rows

@@ -51,8 +51,8 @@ class EmbeddedServers:
     """The two servers, from `start` to `stop`, or as a context manager.
 
     Ports that are None are chosen freely. The topics of `settings` are made in the new broker, unless its
-    `kafka.create_topics` is off. To be started outside a running event loop. Raises EmbeddedServerError when a server is
-    not installed, or does not start: what it wrote is in the message.
+    `kafka.create_topics` is off. To be started outside a running event loop. Raises EmbeddedServerError when a server
+    is not installed, or does not start: what it wrote is in the message.
     """
 
     def __init__(

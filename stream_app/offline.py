@@ -79,7 +79,7 @@ def score_rows(
     size = settings.batch.max_batch
     for first in range(0, len(rows), size):
         records = _records(rows[first : first + size], first, timestamps)
-        chunk = Chunk(FILE, first, records, 0, len(rows), rows[first : first + size].nbytes)
+        chunk = Chunk(FILE, first, records, 0, rows[first : first + size].nbytes)
         decoded = decoder.decode(chunk)
         for rejected in decoded.rejected:
             raise RecordError(f"row {first + rejected.index}: {rejected.error}") from rejected.error

@@ -8,7 +8,7 @@ counts for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream_app.records import Chunk, TopicPartition
@@ -21,6 +21,14 @@ class _Partition:
     position: int  # the next offset that a chunk will answer for
     in_hand: dict[int, Chunk] = field(default_factory=dict)  # by first offset, in order: not part of the frontier yet
     done: set[int] = field(default_factory=set)  # first offsets of finished chunks beyond the frontier
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What to fetch: from which partitions, and at most so many records in all."""
+
+    partitions: Sequence[TopicPartition]
+    max_records: int
 
 
 class OffsetLedger:
@@ -97,6 +105,10 @@ class OffsetLedger:
         """The offset below which everything of a partition is done, where that is more than was committed."""
         state = self._partitions.get(tp)
         return state.frontier if state is not None and state.frontier > state.committed else None
+
+    def committed(self, tp: TopicPartition) -> int:
+        """The offset that was committed last in this assignment, or that it began with."""
+        return self._partitions[tp].committed
 
     def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         """Notes what the broker has taken, unless the assignment changed meanwhile."""

@@ -6,13 +6,13 @@ It is the `RecordStream` that the transport drives; nothing here knows Faust.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from stream_app import metrics
 from stream_app.commit import CommitCycle
 from stream_app.lane import Lane, Route, Services
 from stream_app.log import get_logger
-from stream_app.offsets import OffsetLedger
+from stream_app.offsets import Fetch, OffsetLedger
 from stream_app.records import Chunk, TopicPartition
 from stream_app.store import StateStore
 from stream_app.streams import Streams
@@ -34,6 +34,7 @@ class Pipeline:
         self._routes: dict[str, Route] = {}
         self._lanes: dict[TopicPartition, Lane] = {}
         self._turn = 0
+        self._record_bytes = 1024.0  # of the records that came last, about
         self._paused = False
         self._draining = False
         self._may_fetch = asyncio.Event()
@@ -61,24 +62,26 @@ class Pipeline:
         """Takes a chunk from the agent. One of an older assignment is left to whoever has its partition now."""
         if self._draining or not self.ledger.is_current(chunk):
             return
+        self._record_bytes += 0.2 * (chunk.size / len(chunk) - self._record_bytes)
         if all(lane.idle for lane in self._lanes.values()):
             self.last_progress = self._services.clock.monotonic()  # there was nothing to do until now
         lane = self._lanes.get(chunk.tp)
         if lane is None:
-            lane = self._lanes[chunk.tp] = self._new_lane(chunk.tp)
+            lane = self._lanes[chunk.tp] = self._new_lane(chunk.tp, chunk.first)
         lane.put(chunk)
 
-    def may_fetch(self, partitions: Collection[TopicPartition]) -> Sequence[TopicPartition]:
+    def next_fetch(self, partitions: Collection[TopicPartition]) -> Fetch:
         """Partitions of open topics, as many as there is room for in hand, in turns when there is little."""
         candidates = sorted(tp for tp in partitions if tp.topic in self._routes)
         room = self._room()
         if self._draining or not candidates or room <= 0:
             self._may_fetch.clear()
-            return ()
+            return Fetch((), 0)
         count = min(len(candidates), max(1, room // self._services.settings.kafka.fetch_max_bytes))
         first = self._turn % len(candidates)
         self._turn += count
-        return [candidates[(first + i) % len(candidates)] for i in range(count)]
+        chosen = [candidates[(first + i) % len(candidates)] for i in range(count)]
+        return Fetch(chosen, max(self._services.settings.batch.max_batch, int(room / self._record_bytes)))
 
     async def wait_until_fetchable(self, timeout: float) -> None:
         """Returns when room was made or a topic opened, or after `timeout` seconds."""
@@ -97,6 +100,10 @@ class Pipeline:
         except Exception as error:
             self._on_fault(error)
             return {}
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the worker."""
+        self._on_fault(error)
 
     def committed(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         """The broker has taken the offsets."""
@@ -143,9 +150,9 @@ class Pipeline:
         await self._close_lanes()
         self.ledger.revoke()
 
-    def _new_lane(self, tp: TopicPartition) -> Lane:
+    def _new_lane(self, tp: TopicPartition, start: int) -> Lane:
         route = self._routes[tp.topic]
-        streams = Streams(route.detector, tp, route.decoder.spec, self._services.settings, self._store)
+        streams = Streams(route.detector, tp, route.decoder.spec, self._services.settings, self._store, start)
         return Lane(tp, route, streams, self._services, self._done, self._on_fault)
 
     def _done(self, chunk: Chunk) -> None:

@@ -44,6 +44,7 @@ class Publisher:
         self._clock = clock
         self._partitions: dict[str, int] = {}
         self._unacknowledged: list[Awaitable[object]] = []
+        self._sending_since: float | None = None
 
     async def send(
         self,
@@ -63,16 +64,24 @@ class Publisher:
         target = partition % self._partitions[topic]
 
         async def hand_over(value: bytes | None, headers: Headers) -> Awaitable[object]:
+            if key is None and value is None:
+                value = b""  # a message with neither is refused by the client
             return await self._producer.send(topic, key, value, target, self._clock.time(), list(headers))
 
+        self._sending_since = self._sending_since or self._clock.monotonic()
         try:
             sent = await hand_over(value, headers)
         except Exception as error:
             raise PublishFault(f"an event for topic {topic} could not be handed to the producer: {error!r}") from error
+        self._sending_since = None
         if smaller is not None:
             sent = asyncio.ensure_future(_or_smaller(sent, partial(hand_over, None, smaller)))
         self._unacknowledged.append(sent)
         EVENTS_PUBLISHED.labels(topic).inc()
+
+    def blocked_for(self) -> float:
+        """Seconds since the producer last took an event, while one is waiting to be taken; 0 otherwise."""
+        return 0.0 if self._sending_since is None else self._clock.monotonic() - self._sending_since
 
     def take_unacknowledged(self) -> list[Awaitable[object]]:
         """What was sent since the last call."""

@@ -81,7 +81,6 @@ class Chunk:
     first: int
     records: Sequence[RawRecord]
     generation: int
-    log_end: int  # the end of the partition's log when the chunk was fetched
     size: int  # bytes of memory: keys, values, headers, and what a record takes beside them
 
     @property

@@ -88,14 +88,22 @@ class _Call:
 class ScoringThread:
     """Scores rows for any number of detectors, in one thread, oldest batch first.
 
-    `submit` and `localize` are for the event loop's thread; results come back to it. A detector that raises fails every
-    future of its batch with ScorerFault. One that hangs is seen by `busy_for`.
+    `submit` and `localize` are for the event loop's thread; results come back to it. A detector that raises fails
+    every future of its batch with ScorerFault. One that hangs is seen by `busy_for`; `on_fault` is called when the
+    thread itself can't go on.
     """
 
-    def __init__(self, settings: BatchSettings, clock: Clock, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: BatchSettings,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._loop = loop
+        self._on_fault = on_fault
         self._scorers: dict[str, Scorer] = {}
         self._coming: dict[str, Scorer] = {}  # take over when no job is half scored by the one before
         self._batchers: dict[str, MicroBatcher] = {}
@@ -149,6 +157,14 @@ class ScoringThread:
         return 0.0 if since is None else self._clock.monotonic() - since
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # a thread that dies silently would leave its rows waiting for ever
+            fault = ScorerFault(f"the scoring thread ended: {error!r}")
+            fault.__cause__ = error
+            self._tell_loop(lambda: self._on_fault(fault))
+
+    def _serve(self) -> None:
         while True:
             work = self._next()
             if work is None:

@@ -8,25 +8,31 @@ from dataclasses import dataclass
 
 _VERSION = b"\x02"
 _OFFSET_DIGITS = 20
-_LENGTHS = struct.Struct("<3I")
+_HEAD = struct.Struct("<q3I")  # floor, lengths of the parts
 _CHECKSUM = struct.Struct("<I")
-_HEAD_BYTES = len(_VERSION) + _OFFSET_DIGITS
+_OFFSET_END = len(_VERSION) + _OFFSET_DIGITS
 
 
 @dataclass(slots=True)
 class StreamState:
-    """One stream's state. `offset` is the last one of its partition that the state has learned, -1 for none."""
+    """One stream's state.
+
+    `offset` is the last one of its partition that the state has learned, -1 for none. `floor` is what was committed
+    when it was saved: whoever begins below that begins anew, with a group that was put back or a topic that was made
+    again.
+    """
 
     threshold: bytes
     recent: bytes
     episode: bytes
     offset: int
+    floor: int = 0
     overwrites: bool = False  # the partition's offsets began anew, so a higher one that is saved means nothing
 
     def to_bytes(self) -> bytes:
         """A version byte, the offset as 20 decimal digits, the three parts with their lengths, and a checksum."""
         parts = (self.threshold, self.recent, self.episode)
-        state = b"".join((_VERSION, b"%020d" % self.offset, _LENGTHS.pack(*map(len, parts)), *parts))
+        state = b"".join((_VERSION, b"%020d" % self.offset, _HEAD.pack(self.floor, *map(len, parts)), *parts))
         return state + _CHECKSUM.pack(zlib.crc32(state))
 
     @classmethod
@@ -37,14 +43,14 @@ class StreamState:
             msg = "not a stream's state: its version or its checksum is wrong"
             raise ValueError(msg)
         try:
-            lengths = _LENGTHS.unpack_from(state, _HEAD_BYTES)
+            floor, *lengths = _HEAD.unpack_from(state, _OFFSET_END)
         except struct.error as error:
             msg = f"not a stream's state: {error}"
             raise ValueError(msg) from error
-        start = _HEAD_BYTES + _LENGTHS.size
+        start = _OFFSET_END + _HEAD.size
         threshold_end, window_end = start + lengths[0], start + lengths[0] + lengths[1]
         if len(state) != window_end + lengths[2]:
             msg = f"not a stream's state: it has {len(state)} bytes instead of {window_end + lengths[2]}"
             raise ValueError(msg)
-        offset = int(state[len(_VERSION) : _HEAD_BYTES])
-        return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset)
+        offset = int(state[len(_VERSION) : _OFFSET_END])
+        return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset, floor)

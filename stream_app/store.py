@@ -1,8 +1,8 @@
 """What streams have learned, in Redis: thresholds, windows, episodes, and the offset up to which they have learned.
 
-A key is `{prefix}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded. The offset is told by partition,
-so a stream whose records come on several partitions (those without a key) has a state on each. The value is
-`StreamState`'s; the fence reads its offset on the server.
+A key is `{prefix}:{group}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded. What a consumer group
+has learned is its own affair. The offset is told by partition, so a stream whose records come on several partitions
+(those without a key) has a state on each. The value is `StreamState`'s; the fence reads its offset on the server.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class StateStore:
     `retry_after` seconds after a failure no further attempt is made, and calls raise at once.
     """
 
-    def __init__(self, settings: RedisSettings, clock: Clock) -> None:
+    def __init__(self, settings: RedisSettings, group: str, clock: Clock) -> None:
         self._settings = settings
+        self._group = group
         self._clock = clock
         self._client: Redis | None = None
         self._address = "Redis"
@@ -135,7 +136,9 @@ class StateStore:
         self._unreadable.difference_update(keys)
 
     def _key(self, detector: str, topic: str, partition: int, stream: str) -> str:
-        return ":".join(_key_part(part) for part in (self._settings.prefix, detector, topic, str(partition), stream))
+        return ":".join(
+            _key_part(part) for part in (self._settings.prefix, self._group, detector, topic, str(partition), stream)
+        )
 
     def _running(self) -> Redis:
         if self._client is None:

@@ -57,11 +57,11 @@ class Stream:
     restored: bool = True  # false when Redis could not say whether there is an older state
     overwrites: bool = False  # the partition's offsets began anew
 
-    def to_state(self) -> StreamState:
+    def to_state(self, floor: int) -> StreamState:
         """As it is saved."""
         recent = self.recent.to_bytes() if self.recent is not None else b""
         return StreamState(
-            self.threshold.to_bytes(), recent, self.episode.to_bytes(), self.offset, overwrites=self.overwrites
+            self.threshold.to_bytes(), recent, self.episode.to_bytes(), self.offset, floor, self.overwrites
         )
 
 
@@ -85,13 +85,20 @@ class Streams:
     """
 
     def __init__(
-        self, detector: str, tp: TopicPartition, spec: InputSpec, settings: Settings, store: Store | None = None
+        self,
+        detector: str,
+        tp: TopicPartition,
+        spec: InputSpec,
+        settings: Settings,
+        store: Store | None = None,
+        start: int = 0,
     ) -> None:
         self._detector = detector
         self._tp = tp
         self._spec = spec
         self._settings = settings
         self._store = store
+        self._start = start  # the first offset of the assignment
         self._streams: OrderedDict[str, Stream] = OrderedDict()
         self._changed: set[str] = set()
 
@@ -104,12 +111,10 @@ class Streams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    async def ensure(self, decoded: Decoded, log_end: int) -> None:
+    async def ensure(self, decoded: Decoded) -> None:
         """Makes sure that the streams of a chunk are here: from the store, or new.
 
         When Redis can't be reached they begin with the model's own calibration and are asked for again later.
-        `log_end` is the end of the partition's log: a saved offset beyond it is of a topic that was deleted and made
-        again.
         """
         wanted = [name for name in dict.fromkeys(streams_of(decoded)) if not self._is_settled(name)]
         if not wanted or self._store is None:
@@ -125,7 +130,7 @@ class Streams:
             return
         for name in wanted:
             if name in saved:
-                self._take_up(name, saved[name], log_end)
+                self._take_up(name, saved[name])
             elif name in self._streams:
                 self._streams[name].restored = True
         self.begin(wanted)
@@ -162,11 +167,14 @@ class Streams:
                 stream.recent = taken.recent.get(name, stream.recent)
                 self._changed.add(name)
 
-    def take_changes(self) -> dict[str, StreamState]:
-        """The states that changed since the last call, as they are at this moment, to be saved."""
+    def take_changes(self, floor: int) -> dict[str, StreamState]:
+        """The states that changed since the last call, as they are at this moment, to be saved.
+
+        `floor` is the partition's committed offset: no assignment but one that was put back begins below it.
+        """
         ready = [name for name in self._changed if self._streams[name].restored]
         self._changed.difference_update(ready)
-        return {name: self._streams[name].to_state() for name in ready}
+        return {name: self._streams[name].to_state(floor) for name in ready}
 
     def keep_changes(self, names: Iterable[str]) -> None:
         """Takes changes back that could not be saved."""
@@ -195,26 +203,38 @@ class Streams:
             return None
         return Ring(self._spec.shape, self._settings.sequence.stride, recent)
 
-    def _take_up(self, name: str, state: StreamState, log_end: int) -> None:
+    def _take_up(self, name: str, state: StreamState) -> None:
         """Goes on from a saved state; what the stream learned here while Redis was away is given up for it."""
-        here = self._streams.get(name)
         try:
             threshold = StreamThreshold.from_bytes(state.threshold, self._settings.threshold)
             episode = Episode.from_bytes(state.episode, self._settings.alerts)
             recent = Recent.from_bytes(state.recent) if state.recent else None
-            ring = self._new_ring(recent)
         except ValueError as error:
             log.warning("a stream's saved state can't be read; it begins anew", stream=name, error=str(error))
             return
-        offset = state.offset
-        if offset >= log_end:
-            log.warning("a stream has learned offsets that the log doesn't have: the topic began anew", stream=name)
-            offset, recent, ring = -1, None, self._new_ring()
-        stream = Stream(threshold, episode, recent, offset, ring, offset, overwrites=state.offset >= log_end)
-        if here is not None:
-            stream.ring, stream.read, stream.in_hand = here.ring, here.read, here.in_hand
-            stream.recent, stream.offset = here.recent or recent, max(here.offset, offset)
-        self._streams[name] = stream
+        offset, overwrites = state.offset, self._start < state.floor
+        if overwrites:
+            log.warning(
+                "a stream has learned beyond where this assignment begins: the group was put back, or the topic made "
+                "again; its threshold goes on, its offsets and its window begin anew",
+                stream=name,
+                begins=self._start,
+                learned=state.offset,
+            )
+            offset, recent = -1, None
+        if recent is not None and recent.rows.shape[1] != self._spec.shape[1]:
+            log.warning(
+                "the observations saved of a stream have another number of features; its window begins anew",
+                stream=name,
+            )
+            recent = None
+        here = self._streams.get(name)
+        if here is None:
+            ring = self._new_ring(recent)
+            here = self._streams[name] = Stream(threshold, episode, recent, offset, ring, offset, overwrites=overwrites)
+        else:
+            here.threshold, here.episode, here.overwrites = threshold, episode, overwrites
+        here.restored = True
 
     def _push(self, observations: Rows, streams: Sequence[str], offsets: Sequence[int]) -> tuple[Rows, dict[str, Ring]]:
         due: list[int] = []

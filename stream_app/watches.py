@@ -12,9 +12,10 @@ import faust
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.clock import Clock
-from stream_app.errors import ScorerFault, WorkerFault
+from stream_app.errors import PublishFault, ScorerFault, WorkerFault
 from stream_app.kafka import client_options
 from stream_app.log import get_logger
+from stream_app.publish import Publisher
 from stream_app.scoring import ScoringThread
 from stream_app.settings import KafkaSettings
 
@@ -31,6 +32,15 @@ async def watch_scorer(scoring: ScoringThread, limit: float) -> None:
         busy = scoring.busy_for()
         if busy > limit:
             raise ScorerFault(f"a batch has been with the detector for {busy:.1f} s, worker.score_timeout={limit:g}")
+
+
+async def watch_publisher(publisher: Publisher, limit: float) -> None:
+    """Raises PublishFault when the producer has taken no event for `limit` seconds though one waits."""
+    while True:
+        await asyncio.sleep(min(_INTERVAL, limit / 4))
+        blocked = publisher.blocked_for()
+        if blocked > limit:
+            raise PublishFault(f"the producer took no event for {blocked:.1f} s, worker.publish_timeout={limit:g}")
 
 
 async def watch_faust(app: faust.App) -> None:

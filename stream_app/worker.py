@@ -27,7 +27,7 @@ from stream_app.service import DetectorService
 from stream_app.settings import Settings
 from stream_app.store import StateStore
 from stream_app.topics import ensure_topics
-from stream_app.watches import watch_broker, watch_faust, watch_scorer
+from stream_app.watches import watch_broker, watch_faust, watch_publisher, watch_scorer
 
 log = get_logger(__name__)
 
@@ -45,13 +45,13 @@ class Worker:
         self._clock = clock = clock or SystemClock()
         self._on_ending = on_ending
         self._ending: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._store = StateStore(settings.redis, clock)
+        self._store = StateStore(settings.redis, settings.kafka.group_id, clock)
         self._decode_threads = ThreadPoolExecutor(settings.worker.decode_threads, "decode")
         self._producer = FaustProducer()
-        self.scoring = ScoringThread(settings.batch, clock, asyncio.get_running_loop())
-        publisher = Publisher(self._producer, self._producer.count_partitions, clock)
+        self.scoring = ScoringThread(settings.batch, clock, asyncio.get_running_loop(), self.fail)
+        self._publisher = Publisher(self._producer, self._producer.count_partitions, clock)
         fuse = Fuse(settings.dead_letter)
-        services = Services(settings, clock, self.scoring, publisher, fuse, self._decode_threads)
+        services = Services(settings, clock, self.scoring, self._publisher, fuse, self._decode_threads)
         self._pipeline = Pipeline(services, self._store, self.fail)
         self._detectors = DetectorService(settings, self.scoring, self._store, clock, self._pipeline.open)
         self._app = build_app(settings, self._pipeline, list(settings.routes))
@@ -84,8 +84,6 @@ class Worker:
 
     def fail(self, error: BaseException) -> None:
         """Ends the worker because of something that can't be blamed on a record."""
-        if self._ending.done():
-            return
         log.error("the worker ends", reason=f"{type(error).__name__}: {error}")
         if not isinstance(error, GanomalyError):
             log.error("this was not foreseen", exc_info=error)
@@ -119,6 +117,7 @@ class Worker:
         settings = self._settings
         watches = (
             watch_scorer(self.scoring, settings.worker.score_timeout),
+            watch_publisher(self._publisher, settings.worker.publish_timeout),
             watch_faust(self._app),
             watch_broker(settings.kafka, self._clock),
             self._detectors.watch(),
@@ -175,6 +174,6 @@ async def _run(settings: Settings) -> int:
 
 
 def _end_in_time(code: int, timeout: float) -> None:
-    timer = threading.Timer(timeout, os._exit, (code,))
+    timer = threading.Timer(timeout, os._exit, (code or 1,))  # what hangs is not in order
     timer.daemon = True
     timer.start()

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 
 from stream_app.app import build_app
-from stream_app.offsets import OffsetLedger
+from stream_app.offsets import Fetch, OffsetLedger
 from stream_app.records import Chunk, TopicPartition
 from stream_app.topics import ensure_topics
 
@@ -32,8 +32,11 @@ class Sink:
         if not self._refuse(chunk):
             self.ledger.finish(chunk)
 
-    def may_fetch(self, partitions):
-        return list(partitions) if self.room else []
+    def next_fetch(self, partitions):
+        return Fetch(list(partitions) if self.room else [], 10_000)
+
+    def fail(self, error):
+        raise error
 
     async def wait_until_fetchable(self, timeout):
         await asyncio.sleep(min(timeout, 0.05))

@@ -35,7 +35,7 @@ def chunk_of(*records: RawRecord, generation: int = 1, first: int | None = None)
     for index, record in enumerate(records):
         record.offset = start + index  # type: ignore[misc]
     size = sum(len(record.value or b"") for record in records)
-    return Chunk(TP, start, records, generation, log_end=start + len(records), size=size)
+    return Chunk(TP, start, records, generation, size)
 
 
 def raw(array: NDArray[Any], key: bytes | None = b"camera-1") -> Record:

@@ -43,7 +43,7 @@ class States:
     changed: set[str] = field(default_factory=lambda: {"cam"})
     kept: list[str] = field(default_factory=list)
 
-    def take_changes(self):
+    def take_changes(self, floor):
         taken, self.changed = self.changed, set()
         return dict.fromkeys(taken, b"")
 
@@ -70,7 +70,7 @@ async def cycle():
     journal = Journal()
     ledger = OffsetLedger()
     ledger.assign([TP], generation=1)
-    chunk = Chunk(TP, 0, [Record(b"x", offset=9)], 1, log_end=10, size=1)
+    chunk = Chunk(TP, 0, [Record(b"x", offset=9)], 1, size=1)
     ledger.deliver(chunk)
     publisher = Publisher(journal, one_partition, ManualClock())
     await publisher.send("scores", 0, b"k", b"v")

@@ -95,12 +95,14 @@ def test_mixed_encodings_keep_the_order_of_the_chunk() -> None:
     assert [rejected.index for rejected in decoded.rejected] == [3]
 
 
-HUGE = np.lib.format.magic(1, 0) + (lambda text: len(text).to_bytes(2, "little") + text)(
-    b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 6), }".ljust(117) + b"\n"
-)
-LIES = np.lib.format.magic(1, 0) + (lambda text: len(text).to_bytes(2, "little") + text)(
-    b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 6), }".ljust(117) + b"\n"
-)
+def npy_header(text: bytes) -> bytes:
+    """The beginning of a .npy file whose header is `text`."""
+    text = text.ljust(117) + b"\n"
+    return np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text
+
+
+HUGE = npy_header(b"{'descr': '<f8', 'fortran_order': False, 'shape': (4000000000, 6), }")
+LIES = npy_header(b"{'descr': '|u1', 'fortran_order': False, 'shape': (4, 6), }")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,7 @@ LIES = np.lib.format.magic(1, 0) + (lambda text: len(text).to_bytes(2, "little")
         (raw(PIXELS[:3]), ShapeError, "shape: [3,6]"),
         (Record(b"short", raw(PIXELS).headers), ShapeError, "value: 5 bytes, but shape [4,6] of uint8 takes 24"),
         (Record(b"x", [*raw(PIXELS).headers[:1], ("shape", b"4,-6")]), DecodeError, "header shape: '4,-6'"),
+        (Record(b"x", [*raw(PIXELS).headers[:1], ("shape", b"9" * 400)]), DecodeError, "header shape: '999"),
         (Record(b"x", [*raw(PIXELS).headers[:1], ("shape", b"0,6")]), LimitError, "header shape: '0,6'"),
         (Record(b"x", [*raw(PIXELS).headers[:1], ("dtype", b"object")]), ShapeError, "dtype: object"),
         (Record(b"x", [*raw(PIXELS).headers[:1], ("dtype", b"no")]), DecodeError, "header dtype: 'no'"),
@@ -132,6 +135,10 @@ LIES = np.lib.format.magic(1, 0) + (lambda text: len(text).to_bytes(2, "little")
         (npy(PIXELS.astype("complex64")), ShapeError, "dtype: complex64"),
         (Record(HUGE, npy(PIXELS).headers), LimitError, "shape: [4000000000,6] is more than limits.max_pixels=100"),
         (Record(LIES + b"12", npy(PIXELS).headers), DecodeError, "2 bytes behind the .npy header, but it promises 24"),
+        (Record(npy_header(b"{'descr': ("), npy(PIXELS).headers), DecodeError, "value: "),
+        (Record(npy_header(b"{[]: 1}"), npy(PIXELS).headers), DecodeError, "value: "),
+        (Record(npy_header(b"{1: 2, 'a': 3}"), npy(PIXELS).headers), DecodeError, "value: "),
+        (Record(npy_header(b"(" * 90), npy(PIXELS).headers), DecodeError, "value: "),
         (Record(b"nonsense", npy(PIXELS).headers), DecodeError, "value: not a .npy file"),
         (Record(picture(PIXELS).value[:40], picture(PIXELS).headers), DecodeError, "value: not a readable image/png"),
         (

@@ -13,7 +13,7 @@ TP = TopicPartition("t", 0)
 
 
 def chunk(first: int, last: int, generation: int = 1, tp: TopicPartition = TP) -> Chunk:
-    return Chunk(tp, first, [Record(b"x", offset=last)], generation, log_end=last + 1, size=10)
+    return Chunk(tp, first, [Record(b"x", offset=last)], generation, size=10)
 
 
 def ledger_of(*chunks: Chunk) -> OffsetLedger:

@@ -46,8 +46,14 @@ class BrokenScorer(SumScorer):
 
 
 @pytest.fixture
-async def scoring():
-    thread = ScoringThread(BatchSettings(max_batch=4), SystemClock(), asyncio.get_running_loop())
+def faults():
+    """What the thread itself failed with."""
+    return []
+
+
+@pytest.fixture
+async def scoring(faults):
+    thread = ScoringThread(BatchSettings(max_batch=4), SystemClock(), asyncio.get_running_loop(), faults.append)
     thread.start()
     yield thread
     thread.close()
@@ -98,9 +104,9 @@ async def test_localize_answers_with_the_detectors_map(scoring):
     assert (await scoring.localize(SumScorer(), np.eye(2))).tolist() == [[1, 0], [0, 1]]
 
 
-async def test_how_long_a_batch_hangs_can_be_seen():
+async def test_how_long_a_batch_hangs_can_be_seen(faults):
     clock = ManualClock()
-    thread = ScoringThread(BatchSettings(), clock, asyncio.get_running_loop())
+    thread = ScoringThread(BatchSettings(), clock, asyncio.get_running_loop(), faults.append)
     scorer = SumScorer()
     scorer.gate.clear()
     thread.use("images", scorer)
@@ -127,3 +133,16 @@ async def test_a_job_is_scored_by_one_version_though_another_comes_into_service(
     old.gate.set()
     assert ((await first).scorer.version, (await second).scorer.version) == ("v1", "v2")
     assert (old.batches, new.batches) == ([4, 4, 2], [3])
+
+
+async def test_the_end_of_the_thread_itself_is_a_fault(scoring, faults, monkeypatch):
+    def out_of_memory(pieces):
+        raise MemoryError
+
+    monkeypatch.setattr("stream_app.batching._join", out_of_memory)
+    scoring.use("images", SumScorer())
+    scoring.submit("images", np.ones((1, 1), np.float32))
+    async with asyncio.timeout(10):
+        while not faults:
+            await asyncio.sleep(0)
+    assert "the scoring thread ended: MemoryError()" in str(faults[0])

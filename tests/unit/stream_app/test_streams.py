@@ -16,7 +16,6 @@ from stream_app.streams import Streams
 from tests.unit.stream_app.raw import TP, chunk_of, json, raw
 
 WINDOW = 3
-SPEC = InputSpec(Kind.SEQUENCE, (WINDOW, 1))
 
 
 class FaultyStore:
@@ -41,18 +40,20 @@ class FaultyStore:
 class Partition:
     """The streams of one partition, fed with single observations, as a lane does it."""
 
-    def __init__(self, store, **sections):
+    def __init__(self, store, start=0, features=1, **sections):
+        spec = InputSpec(Kind.SEQUENCE, (WINDOW, features))
         self.settings = Settings(**sections)
         self.store = store
-        self.streams = Streams("sequences", TP, SPEC, self.settings, store)
-        self.decoder = Decoder(SPEC, self.settings.limits)
+        self.features = features
+        self.streams = Streams("sequences", TP, spec, self.settings, store, start)
+        self.decoder = Decoder(spec, self.settings.limits)
 
-    async def read(self, text, first=0, log_end=None):
+    async def read(self, text, first=0):
         """Takes a chunk with an observation for each letter, the stream's name; returns what judging needs."""
-        records = [raw(np.array([float(i)], np.float32), key=name.encode()) for i, name in enumerate(text)]
+        records = [raw(np.full(self.features, float(i), np.float32), key=name.encode()) for i, name in enumerate(text)]
         chunk = chunk_of(*records, first=first)
         decoded = self.decoder.decode(chunk)
-        await self.streams.ensure(decoded, chunk.log_end if log_end is None else log_end)
+        await self.streams.ensure(decoded)
         return chunk, decoded, self.streams.take(chunk, decoded)
 
     def judge(self, read):
@@ -60,11 +61,11 @@ class Partition:
         values = np.full(len(taken.rows.index), 0.1, np.float32)
         return judge("sequences", chunk, decoded, taken, ScoredRows(values, {}, None), self.streams).each
 
-    async def feed(self, text, first=0, log_end=None):
-        return [v.offset for v in self.judge(await self.read(text, first, log_end))]
+    async def feed(self, text, first=0):
+        return [v.offset for v in self.judge(await self.read(text, first))]
 
-    async def save(self):
-        changes = self.streams.take_changes()
+    async def save(self, floor=0):
+        changes = self.streams.take_changes(floor)
         await self.store.save("sequences", TP.topic, TP.partition, changes)
         self.streams.saved(changes)
         return sorted(changes)
@@ -114,7 +115,7 @@ async def test_only_what_changed_is_saved_and_once():
 async def test_changes_that_could_not_be_saved_are_kept():
     partition = Partition(FaultyStore())
     await partition.feed("a")
-    partition.streams.keep_changes(partition.streams.take_changes())
+    partition.streams.keep_changes(partition.streams.take_changes(floor=0))
     assert await partition.save() == ["a"]
 
 
@@ -128,7 +129,7 @@ async def test_a_stream_is_asked_for_once():
 async def test_a_record_that_cant_be_read_begins_no_stream():
     partition = Partition(FaultyStore())
     chunk = chunk_of(json("{", key=b"bad"))
-    await partition.streams.ensure(partition.decoder.decode(chunk), chunk.log_end)
+    await partition.streams.ensure(partition.decoder.decode(chunk))
     assert (len(partition.streams), partition.store.asked) == (0, [])
 
 
@@ -156,15 +157,23 @@ async def test_a_corrupt_state_begins_anew():
     assert await partition.feed("aaa") == [2]
 
 
-async def test_a_topic_that_was_made_again_is_learned_and_overwrites():
+async def test_where_an_assignment_begins_below_what_was_committed_everything_is_taken_again():
+    store = FaultyStore()
+    before = Partition(store, start=1_000)
+    await before.feed("a" * 40, first=1_000)
+    await before.save(floor=1_000)
+    after = Partition(store, start=0)  # the group was put back, or the topic was made again
+    assert await after.feed("aaa") == [2]
+    assert after.streams["a"].threshold.observations == 39
+    assert after.streams.take_changes(floor=0)["a"].overwrites
+
+
+async def test_a_saved_window_of_another_number_of_features_begins_anew():
     store = FaultyStore()
     before = Partition(store)
-    await before.feed("a" * 40, first=1_000)
+    await before.feed("aaaa")
     await before.save()
-    after = Partition(store)
-    assert await after.feed("aaa", log_end=3) == [2]
-    assert after.streams["a"].threshold.observations == 39
-    assert after.streams.take_changes()["a"].overwrites
+    assert await Partition(store, features=2).feed("aaaa", first=4) == [6, 7]
 
 
 async def test_the_least_recently_used_streams_are_forgotten_once_they_are_saved_and_come_back():
