@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any, Protocol
 
 import faust
@@ -31,6 +29,13 @@ class ChunkSink(RecordStream, Protocol):
         ...
 
 
+class App(faust.App):
+    """Faust's app, without the folders that it makes for tables: there are none."""
+
+    def _create_directories(self) -> None:
+        """Makes nothing."""
+
+
 def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.App:
     """An app that feeds the records of `topics` to `sink`.
 
@@ -39,7 +44,7 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
     check_faust()
     kafka = settings.kafka
     urls = [URL(f"kafka://{server.strip()}") for server in kafka.bootstrap_servers.split(",")]
-    app = faust.App(
+    app = App(
         kafka.group_id,
         broker=urls,
         broker_credentials=_credentials(kafka),
@@ -57,7 +62,6 @@ def build_app(settings: Settings, sink: ChunkSink, topics: list[str]) -> faust.A
         topic_disable_leader=True,
         web_enabled=False,
         store="memory://",
-        datadir=Path(tempfile.gettempdir()) / "ganomaly-stream",  # Faust makes folders in it and leaves them empty
     )
     app.transport = bind(sink, settings.batch.max_batch, kafka.fetch_max_wait, 2 * settings.worker.publish_timeout)(
         urls, app
