@@ -73,8 +73,9 @@ class Worker:
             await self.http.start()
             stack.push_async_callback(self.http.stop)
             self.scoring.start()
-            await self._detectors.open_routes()
-            await self._app.start()
+            stack.push_async_callback(self._app.stop)
+            # Together: joining the group takes as long as loading the models.
+            await asyncio.gather(self._app.start(), self._detectors.open_routes())
             log.info("worker started", http=f"http://{settings.http.host}:{self.http.port}")
             return await self._work()
 
@@ -134,7 +135,6 @@ class Worker:
             self._pipeline.drain()
         else:
             self._pipeline.abort()
-        await self._app.stop()
         return code
 
     async def _watched(self, watch: Coroutine[Any, Any, None]) -> None:
