@@ -19,6 +19,8 @@ from stream_app.settings import BatchSettings
 
 FloatArray = NDArray[np.float32]
 
+_CLOSING_SECONDS = 0.5
+
 
 class Scores(Protocol):
     """What a detector says of `n` rows: calibrated `score` `[n]`, and the `raw` evidence behind it, each `[n]`."""
@@ -119,10 +121,12 @@ class ScoringThread:
         self._thread.start()
 
     def close(self) -> None:
-        """Asks the thread to end after the batch in hand; doesn't wait for it."""
+        """Asks the thread to end after the batch in hand; doesn't wait for one that takes long."""
         with self._wake:
             self._closed = True
             self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSING_SECONDS)
 
     def use(self, detector: str, scorer: Scorer) -> None:
         """Puts a scorer in service for a detector: from the next batch on that begins with a new job."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, NoReturn
 
 from stream_app import metrics
 from stream_app.app import FaustProducer, build_app, log_end
@@ -153,16 +154,22 @@ class Worker:
             self._on_ending(code)
 
 
-def run(settings: Settings) -> int:
-    """Runs a worker as this process: until SIGTERM or Ctrl-C, or a fault. Returns the exit code.
+def run(settings: Settings) -> NoReturn:
+    """Runs a worker as this process: until SIGTERM or Ctrl-C, or a fault. Ends the process with the exit code.
 
-    When ending takes longer than `worker.shutdown_timeout`, the process is ended where it stands.
+    When ending takes longer than `worker.shutdown_timeout`, the process is ended where it stands. Raises
+    DependencyError when the worker can't start.
     """
     if settings.worker.torch_threads:
         import torch
 
         torch.set_num_threads(settings.worker.torch_threads)
-    return asyncio.run(_run(settings))
+    code = asyncio.run(_run(settings))
+    logging.shutdown()
+    # Everything is committed and closed. The interpreter's own way out tears down threads that may still be inside of
+    # torch
+    # or of the Kafka client, which aborts the process now and then.
+    os._exit(code)
 
 
 async def _run(settings: Settings) -> int:

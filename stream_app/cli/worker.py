@@ -45,7 +45,7 @@ def worker(
     from stream_app.worker import run
 
     configure(settings.log)
-    raise typer.Exit(run(settings))
+    run(settings)
 
 
 def _parse_routes(routes: list[str]) -> dict[str, str]:
