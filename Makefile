@@ -27,6 +27,11 @@ test: install ## Run every test
 lint: install ## Check style and types, change nothing
 	@scripts/lint
 
+.PHONY: bench
+bench: install ## Measure: false alarms against their budget, and a worker at rest
+	$(VENV)/bin/python benchmarks/false_alarms.py
+	$(VENV)/bin/python benchmarks/at_rest.py
+
 .PHONY: format
 format: install ## Bring the code into its format
 	@scripts/format
