@@ -6,7 +6,7 @@ It is the `RecordStream` that the transport drives; nothing here knows Faust.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from stream_app import metrics
 from stream_app.commit import CommitCycle
@@ -120,9 +120,7 @@ class Pipeline:
             await asyncio.wait_for(self._until_idle(), self._services.settings.worker.shutdown_timeout / 2)
         except TimeoutError:
             log.warning("records in hand were not scored in time; they come again", records=self.ledger.in_hand_records)
-            for lane in self._lanes.values():
-                lane.close()
-                await lane.closed()
+            await _close(list(self._lanes.values()))
 
     def drain(self) -> None:
         """Takes nothing new from now on: the worker is about to end."""
@@ -184,7 +182,11 @@ class Pipeline:
     async def _close_lanes(self) -> None:
         lanes = list(self._lanes.values())
         self._lanes.clear()
-        for lane in lanes:
-            lane.close()
-        for lane in lanes:
-            await lane.closed()
+        await _close(lanes)
+
+
+async def _close(lanes: Sequence[Lane]) -> None:
+    for lane in lanes:
+        lane.close()
+    for lane in lanes:
+        await lane.closed()

@@ -62,22 +62,23 @@ class Publisher:
         if topic not in self._partitions:
             self._partitions[topic] = await self._count_partitions(topic)
         target = partition % self._partitions[topic]
-
-        async def hand_over(value: bytes | None, headers: Headers) -> Awaitable[object]:
-            if key is None and value is None:
-                value = b""  # a message with neither is refused by the client
-            return await self._producer.send(topic, key, value, target, self._clock.time(), list(headers))
-
         self._sending_since = self._sending_since or self._clock.monotonic()
         try:
-            sent = await hand_over(value, headers)
+            sent = await self._hand_over(topic, target, key, value, headers)
         except Exception as error:
             raise PublishFault(f"an event for topic {topic} could not be handed to the producer: {error!r}") from error
         self._sending_since = None
         if smaller is not None:
-            sent = asyncio.ensure_future(_or_smaller(sent, partial(hand_over, None, smaller)))
+            sent = asyncio.ensure_future(_or_smaller(sent, partial(self._hand_over, topic, target, key, None, smaller)))
         self._unacknowledged.append(sent)
         EVENTS_PUBLISHED.labels(topic).inc()
+
+    async def _hand_over(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> Awaitable[object]:
+        if key is None and value is None:
+            value = b""  # a message with neither is refused by the client
+        return await self._producer.send(topic, key, value, partition, self._clock.time(), list(headers))
 
     def blocked_for(self) -> float:
         """Seconds since the producer last took an event, while one is waiting to be taken; 0 otherwise."""

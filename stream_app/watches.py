@@ -7,6 +7,7 @@ Each of these runs as long as the worker and raises a WorkerFault when its limit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import faust
 from aiokafka.admin import AIOKafkaAdminClient
@@ -28,20 +29,23 @@ _CONNECTING_SECONDS = 1.0  # for a connection attempt to come to its end once no
 
 async def watch_scorer(scoring: ScoringThread, limit: float) -> None:
     """Raises ScorerFault when a batch has been with the detector for more than `limit` seconds."""
-    while True:
-        await asyncio.sleep(min(_INTERVAL, limit / 4))
-        busy = scoring.busy_for()
-        if busy > limit:
-            raise ScorerFault(f"a batch has been with the detector for {busy:.1f} s, worker.score_timeout={limit:g}")
+    busy = await _exceeds(scoring.busy_for, limit)
+    raise ScorerFault(f"a batch has been with the detector for {busy:.1f} s, worker.score_timeout={limit:g}")
 
 
 async def watch_publisher(publisher: Publisher, limit: float) -> None:
     """Raises PublishFault when the producer has taken no event for `limit` seconds though one waits."""
+    blocked = await _exceeds(publisher.blocked_for, limit)
+    raise PublishFault(f"the producer took no event for {blocked:.1f} s, worker.publish_timeout={limit:g}")
+
+
+async def _exceeds(duration: Callable[[], float], limit: float) -> float:
+    """Returns a duration, in seconds, once it is above the limit."""
     while True:
         await asyncio.sleep(min(_INTERVAL, limit / 4))
-        blocked = publisher.blocked_for()
-        if blocked > limit:
-            raise PublishFault(f"the producer took no event for {blocked:.1f} s, worker.publish_timeout={limit:g}")
+        seconds = duration()
+        if seconds > limit:
+            return seconds
 
 
 async def watch_faust(app: faust.App) -> None:
