@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": Command(
         "stream_app.cli.evaluate:evaluate", "Measure a detector, and simple methods beside it, on a labelled file."
     ),
+    "corrupt": Command("stream_app.cli.corrupt:corrupt", "Corrupt a share of clean pictures, to test a detector on."),
     "models": Command("stream_app.cli.models:app", "Look at the detectors in the registry."),
     "doctor": Command(
         "stream_app.cli.doctor:doctor", "Check what the worker needs, and say what is wrong and how to mend it."
