@@ -19,12 +19,14 @@ import base64
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from datasketches import req_floats_sketch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from model.config import Profile
 
 Floats = NDArray[np.float64]
 
@@ -79,10 +81,11 @@ class Tail(BaseModel):
         return value
 
     @classmethod
-    def fit(cls, values: ArrayLike, *, exponential: bool = False) -> Tail:
+    def fit(cls, values: ArrayLike, *, exponential: bool = False, least_scale: float = 0.0) -> Tail:
         """From raw scores `[n]` of held-out normals, n >= 2 and finite (else ValueError).
 
-        With `exponential` the tail's shape is not estimated but 0.
+        With `exponential` the tail's shape is not estimated but 0. `least_scale`, in units of the score: a tail that
+        looks steeper than that is not believed.
         """
         ordered = np.sort(np.asarray(values, dtype=np.float32).astype(np.float64))
         if len(ordered) < 2 or not np.isfinite(ordered).all():
@@ -95,6 +98,7 @@ class Tail(BaseModel):
             above = np.full(1, 0.1 * spread)
         shape, scale = (0.0, float(above.mean())) if exponential else pareto_by_moments(above)
         share = len(above) / (len(ordered) + 1)
+        scale = max(scale, least_scale)
         return cls(sketch=write_sketch(ordered), start=start, share=share, shape=shape, scale=scale)
 
     @cached_property
@@ -124,63 +128,96 @@ class Tail(BaseModel):
         return np.asarray(np.where(raw > self.start, -math.log(self.share) + beyond, inside), dtype=np.float64)
 
 
+class Joint(BaseModel):
+    """One profile's score: which evidence makes it, and how their joint surprise is distributed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    evidence: tuple[str, ...] = Field(min_length=1)
+    tail: Tail
+
+
 class Calibration(BaseModel):
-    """The tails of each evidence, and of their joint score."""
+    """The tails of each evidence, and of the joint score of each profile."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     evidence: dict[str, Tail] = Field(min_length=1)
-    joint: Tail
+    joint: dict[Profile, Joint]
 
-    def score(self, raw: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    @model_validator(mode="after")
+    def _complete(self) -> Calibration:
+        for profile in Profile:
+            if profile not in self.joint:
+                raise ValueError(f"joint: the profile {profile} is missing")
+            if unknown := sorted(set(self.joint[profile].evidence) - set(self.evidence)):
+                raise ValueError(f"joint.{profile}: no tail of {', '.join(unknown)}")
+        return self
+
+    def score(self, raw: Mapping[str, NDArray[np.float32]], profile: Profile = Profile.ACCURATE) -> NDArray[np.float32]:
         """Raw evidence, `[N]` by name, to scores `[N]`, >= 0 and finite."""
-        joined = join({name: tail.surprise(raw[name]) for name, tail in self.evidence.items()})
-        return np.asarray(self.joint.surprise(joined) / math.log(10.0), dtype=np.float32)
+        joint = self.joint[profile]
+        joined = join({name: self.evidence[name].surprise(raw[name]) for name in joint.evidence})
+        return np.asarray(joint.tail.surprise(joined) / math.log(10.0), dtype=np.float32)
 
 
 def join(surprises: Mapping[str, Floats]) -> Floats:
-    """The mean of the evidences' −ln p, each bent to grow like a logarithm once it is large.
+    """The root mean square of the evidences' −ln p, each bent to grow like a logarithm once it is large.
 
-    It never stops growing: where a stream has drifted, all evidence is extreme and its order still tells something.
+    The square forgives an evidence that is blind to what the others see: one of −ln p = 6 beside four of 1 counts 2.8,
+    where their mean would be 2. Bending keeps one evidence from outvoting all others together. The result never stops
+    growing: where a stream has drifted, all evidence is extreme and its order still tells something.
     """
     bent = [BEND * np.log1p(value / BEND) for value in surprises.values()]
-    return np.asarray(np.mean(bent, axis=0), dtype=np.float64)
+    return np.asarray(np.sqrt(np.mean(np.square(bent), axis=0)), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A calibration and the scores it gives to the records it was made from, each as if it had been left out."""
+    """A calibration and the accurate scores it gives to the records it was made from, each as if left out."""
 
     calibration: Calibration
     scores: NDArray[np.float32]
 
 
-def calibrate(raw: Mapping[str, NDArray[np.float32]], used: tuple[str, ...]) -> Fitted:
-    """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, of which those in `used` make it.
+def calibrate(
+    raw: Mapping[str, NDArray[np.float32]], used: Mapping[Profile, tuple[str, ...]], *, least_scale: float = 0.0
+) -> Fitted:
+    """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, and the names that make each profile.
+
+    Neighbouring windows of a series share most of their observations, so that a few hundred of them say little about
+    how fast the tails of their evidence fall: none is believed to fall faster than by e per `least_scale`.
 
     A record's evidence must not be judged by tails that knew it, or the joint score of fresh records would be larger
     than that of the held-out ones. So the joint tail is made from scores across ten folds of neighbouring records.
     Raises ValueError where an evidence is not finite, or all of them are the same everywhere.
     """
-    values = {name: np.asarray(raw[name], dtype=np.float64) for name in used}
-    count = len(next(iter(values.values())))
+    names = dict.fromkeys(name for evidence in used.values() for name in evidence)
+    values = {name: np.asarray(raw[name], dtype=np.float64) for name in names}
     if all(float(np.ptp(value)) == 0.0 for value in values.values()):
         raise ValueError("every evidence is the same for every record")
+    count = len(next(iter(values.values())))
     fold = np.arange(count) * FOLDS // count
-    joined = _across_folds(fold, lambda fit, ask: _joined(values, fit, ask))
-    joint = _joint_tail(joined)
-    tails = {name: Tail.fit(value) for name, value in values.items()}
-    scores = _across_folds(fold, lambda fit, ask: _joint_tail(joined[fit]).surprise(joined[ask])) / math.log(10.0)
+    joined = {
+        profile: _across_folds(fold, partial(_joined, {name: values[name] for name in evidence}, least_scale))
+        for profile, evidence in used.items()
+    }
+    tails = {name: Tail.fit(value, least_scale=least_scale) for name, value in values.items()}
+    joint = {profile: Joint(evidence=used[profile], tail=_joint_tail(some)) for profile, some in joined.items()}
+    held_out = joined[Profile.ACCURATE]
+    scores = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit]).surprise(held_out[ask])) / math.log(10.0)
     return Fitted(Calibration(evidence=tails, joint=joint), scores.astype(np.float32))
 
 
 def _joint_tail(joined: Floats) -> Tail:
-    """A mean of −ln p of normal records has an exponential tail: each of them has, and a shape need not be guessed."""
+    """A mean of −ln p of normal records has an exponential tail, as each of them has: no shape need be guessed."""
     return Tail.fit(joined, exponential=True)
 
 
-def _joined(values: Mapping[str, Floats], fit: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Floats:
-    return join({name: Tail.fit(value[fit]).surprise(value[ask]) for name, value in values.items()})
+def _joined(values: Mapping[str, Floats], least_scale: float, fit: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Floats:
+    return join(
+        {name: Tail.fit(value[fit], least_scale=least_scale).surprise(value[ask]) for name, value in values.items()}
+    )
 
 
 def _across_folds(fold: NDArray[np.int64], scored: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Floats]) -> Floats:

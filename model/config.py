@@ -21,6 +21,13 @@ class Kind(StrEnum):
     SEQUENCE = "sequence"
 
 
+class Profile(StrEnum):
+    """How much a score may cost: all evidence, or only what is nearly free beside the networks' forward pass."""
+
+    ACCURATE = "accurate"
+    FAST = "fast"
+
+
 def _check(name: str, value: object, limits: tuple[int, int]) -> None:
     low, high = limits
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -96,12 +103,17 @@ class ImageConfig(_Json):
 
 @dataclass(frozen=True, slots=True)
 class SequenceConfig(_Json):
-    """GANomaly of windows `[length, features]` with LSTM encoder, decoder and second encoder."""
+    """GANomaly of windows `[length, features]` with LSTM encoder, decoder and second encoder.
+
+    The networks read a window in at most `reads` patches. `components` is how many axes of their variance are kept;
+    `neighbours` of `memory` remembered normal windows answer how common a window is.
+    """
 
     length: int
     features: int
-    hidden: int = 32
+    hidden: int = 48
     latent: int = 16
+    reads: int = 16
     components: int = 64
     memory: int = 2048
     neighbours: int = 5
@@ -111,6 +123,7 @@ class SequenceConfig(_Json):
         _check("features", self.features, FEATURE_LIMITS)
         _check("hidden", self.hidden, (4, 1024))
         _check("latent", self.latent, (2, 1024))
+        _check("reads", self.reads, (1, 4096))
         _check("components", self.components, (1, 1024))
         _check("memory", self.memory, (1, 65536))
         _check("neighbours", self.neighbours, (1, 64))
@@ -124,3 +137,8 @@ class SequenceConfig(_Json):
     def input_shape(self) -> tuple[int, int]:
         """Of one record: (T, F)."""
         return (self.length, self.features)
+
+    @property
+    def patch(self) -> int:
+        """Steps that the networks read at once."""
+        return -(-self.length // self.reads)

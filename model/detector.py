@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.config import ImageConfig, Kind, SequenceConfig
+from model.config import ImageConfig, Kind, Profile, SequenceConfig
 from model.errors import ModelError
 from model.image import ImageGanomaly
 from model.manifest import Manifest
@@ -58,9 +58,11 @@ def pick_device(name: str) -> torch.device:
 
 
 @torch.inference_mode()
-def raw_evidence(network: Network, inputs: NDArray[np.generic], device: torch.device) -> dict[str, Floats]:
+def raw_evidence(
+    network: Network, inputs: NDArray[np.generic], device: torch.device, profile: Profile = Profile.ACCURATE
+) -> dict[str, Floats]:
     """Each evidence `[N]` of records `[N, …]`, from a network in evaluation mode on `device`."""
-    parts = [network.evidence(network.prepare(part)) for part in _slices(inputs, device)]
+    parts = [network.evidence(network.prepare(part), profile) for part in _slices(inputs, device)]
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
 
 
@@ -72,11 +74,17 @@ def _slices(inputs: NDArray[np.generic], device: torch.device) -> Iterator[Tenso
 
 
 class Detector:
-    """One version of one detector, resident on its device. Called from one thread."""
+    """One version of one detector, resident on its device. Called from one thread.
 
-    def __init__(self, manifest: Manifest, network: Network, device: torch.device) -> None:
+    `profile` says how much a score may cost; it may be changed between two calls.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: Network, device: torch.device, profile: Profile = Profile.ACCURATE
+    ) -> None:
         self.manifest = manifest
         self.device = device
+        self.profile = profile
         self._network = place(network, device).eval().requires_grad_(False)
 
     @property
@@ -114,9 +122,9 @@ class Detector:
         self._check(inputs)
         if len(inputs) == 0:
             empty = np.zeros(0, dtype=np.float32)
-            return Scores(empty, dict.fromkeys(self.manifest.calibration.evidence, empty))
-        raw = raw_evidence(self._network, inputs, self.device)
-        return Scores(self.manifest.calibration.score(raw), raw)
+            return Scores(empty, dict.fromkeys(self.manifest.calibration.joint[self.profile].evidence, empty))
+        raw = raw_evidence(self._network, inputs, self.device, self.profile)
+        return Scores(self.manifest.calibration.score(raw, self.profile), raw)
 
     @torch.inference_mode()
     def localize(self, inputs: NDArray[np.generic]) -> Floats:

@@ -36,27 +36,30 @@ class NeighbourMemory(nn.Module):
     def remember(self, codes: Tensor) -> None:
         """Takes `[rows, width]` codes of normal records; forgets those before."""
         self.codes = functional.normalize(codes, dim=1)
-        nearest = (self.codes @ self.codes.T).fill_diagonal_(-1.0).topk(self._count(others=True)).values
+        nearest = (
+            (self.codes @ self.codes.T).fill_diagonal_(-1.0).topk(max(1, min(self.neighbours, len(codes) - 1))).values
+        )
         own = 1.0 - nearest.mean(dim=1)
         # A record that lies in the memory twice has a spread near zero and would make its whole surroundings look far.
         self.spread = own.clamp(min=0.25 * float(own.median()) + 1e-6)
 
-    def distance(self, codes: Tensor) -> Tensor:
-        """Mean cosine distance of `[N, width]` to the nearest: `[N]`, in 0…2."""
-        return 1.0 - self._nearest(codes)[0].mean(dim=1)
-
-    def relative_distance(self, codes: Tensor) -> Tensor:
-        """That distance divided by the neighbours' distance to theirs: `[N]`, about 1 for a normal record."""
-        nearest, index = self._nearest(codes)
-        return (1.0 - nearest.mean(dim=1)) / self.spread[index].mean(dim=1)
-
-    def _nearest(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    def nearest(self, codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Cosines `[N, k]`, descending, and indices `[N, k]` of the `count` nearest of codes `[N, width]`."""
         similarity = functional.normalize(codes, dim=1) @ self.codes.T  # (N, rows)
-        values, index = similarity.topk(self._count())
+        values, index = similarity.topk(min(count, self.codes.shape[0]))
         return values, index
 
-    def _count(self, *, others: bool = False) -> int:
-        return max(1, min(self.neighbours, self.codes.shape[0] - int(others)))
+    def distance(self, codes: Tensor) -> Tensor:
+        """Mean cosine distance of `[N, width]` to the nearest: `[N]`, in 0…2."""
+        return 1.0 - self.nearest(codes, self.neighbours)[0].mean(dim=1)
+
+    def relative_distance(self, cosines: Tensor, index: Tensor) -> Tensor:
+        """That distance divided by the neighbours' distance to theirs: `[N]`, about 1 for a normal record.
+
+        Takes what `nearest` gave, as whoever asks wants to know who they are as well.
+        """
+        cosines, index = cosines[:, : self.neighbours], index[:, : self.neighbours]
+        return (1.0 - cosines.mean(dim=1)) / self.spread[index].mean(dim=1)
 
 
 class ShrunkGaussian(nn.Module):

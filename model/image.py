@@ -6,21 +6,25 @@ Sources:
 - A. Radford, L. Metz, S. Chintala, DCGAN, ICLR 2016, section 3: strided convolutions with batch normalisation.
 - T. Chen et al., SimCLR, ICML 2020, section 2.1: a small head on the encoder whose output is compared by angle.
 
-What a score is made of, cheapest first: the angle between the two codes, the reconstruction error, the distance of the
-head's output to its nearest normal neighbours, and the same for the last convolutional map relative to their density.
+What a score is made of, cheapest first: the angle between the two codes, the distance of the head's output to its
+nearest normal neighbours, the same for the last convolutional map relative to their density, and how well a normal
+picture can be bent into this one (model/matching.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import ImageConfig
+from model.config import ImageConfig, Profile
 from model.evidence import NeighbourMemory
 from model.losses import latent_distance
+from model.matching import CANDIDATES, PictureMemory, worst_place, worst_tenth
 
 COARSEST = 4  # pixels a side of the last map
 
@@ -102,6 +106,13 @@ class ImageGanomaly(nn.Module):
     `low` and `high` are the training pictures' own range, so that a dark camera is seen as well as a bright one.
     """
 
+    # The reconstruction error is reported but makes no score: it falls where an anomaly is simpler than what is normal.
+    FAST = ("latent", "projection", "map")
+    EVIDENCE: ClassVar[Mapping[Profile, tuple[str, ...]]] = {
+        Profile.FAST: FAST,
+        Profile.ACCURATE: (*FAST, "match_place", "match_tenth"),
+    }
+
     low: Tensor
     high: Tensor
     mix: Tensor
@@ -118,6 +129,7 @@ class ImageGanomaly(nn.Module):
         )
         self.projections = NeighbourMemory(config.memory, config.projection, config.neighbours)
         self.maps = NeighbourMemory(config.memory, config.sketch, config.neighbours)
+        self.pictures = PictureMemory(config.memory, config.channels, config.side)
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.full((), 255.0))
         self.register_buffer("mix", torch.zeros(self.encoder.features, config.sketch))
@@ -150,22 +162,28 @@ class ImageGanomaly(nn.Module):
         self.mix = functional.pad(axes.T, (0, self.config.sketch - len(axes))).contiguous()
         self.projections.remember(self.head(codes))
         self.maps.remember(self.sketch(maps))
+        self.pictures.remember(x)
 
     def sketch(self, maps: Tensor) -> Tensor:
         """The last map in fewer numbers: `[B, sketch]`, along their strongest directions."""
         return maps @ self.mix
 
-    def evidence(self, x: Tensor) -> dict[str, Tensor]:
+    def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
         """Prepared pictures to `[B]` per evidence; larger is stranger."""
         z, maps = self.encoder(x)
         output = self.decoder(z)
         second, _ = self.encoder2(output)
-        return {
+        cosines, near = self.maps.nearest(self.sketch(maps), max(CANDIDATES, self.config.neighbours))
+        evidence = {
             "latent": latent_distance(z, second),
             "reconstruction": (x - output).abs().mean(dim=(1, 2, 3)),
             "projection": self.projections.distance(self.head(z)),
-            "map": self.maps.relative_distance(self.sketch(maps)),
+            "map": self.maps.relative_distance(cosines, near),
         }
+        if profile is Profile.FAST:
+            return evidence
+        distances = self.pictures.distances(x, near[:, :CANDIDATES])  # (B, 3, P, P)
+        return evidence | {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
 
     def localize(self, x: Tensor) -> Tensor:
         """Prepared pictures to how far each pixel of the record is from its reconstruction: `[B, H, W]`, >= 0."""

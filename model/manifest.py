@@ -13,7 +13,7 @@ from model.calibration import Calibration, read_sketch
 from model.config import ImageConfig, Kind, SequenceConfig
 from model.errors import ManifestError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
@@ -36,7 +36,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: Name
     version: str = ""
     kind: Kind
@@ -86,7 +86,7 @@ class Manifest(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ManifestError(f"{where}: {field}: {first['msg']} (this release reads schema 1)") from error
+            raise ManifestError(f"{where}: {field}: {first['msg']} (this release reads schema 2)") from error
 
 
 def check_name(value: str, what: str) -> str:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
-from model.config import ImageConfig, SequenceConfig
+from model.config import ImageConfig, Profile, SequenceConfig
 from model.detector import Detector, Network, build, pick_device
 from model.errors import DigestMismatch, ManifestError, ModelNotFound, RegistryError
 from model.manifest import Manifest, check_name
@@ -94,7 +94,9 @@ class Registry:
         self._publish(self.path(manifest.name, version), {WEIGHTS: weights, CARD: card.encode(), MANIFEST: text})
         return version
 
-    def load(self, name: str, version: str | None = None, device: str = "auto") -> Detector:
+    def load(
+        self, name: str, version: str | None = None, device: str = "auto", profile: Profile = Profile.ACCURATE
+    ) -> Detector:
         """A detector ready to score; without a version, the champion.
 
         Raises ModelNotFound, ManifestError, DigestMismatch (weights that aren't those the manifest names), or
@@ -112,7 +114,8 @@ class Registry:
             raise DigestMismatch(
                 f"{self.path(name, chosen)}/{WEIGHTS}: SHA-256 {digest}, but the manifest names {manifest.sha256}"
             )
-        return Detector(manifest, _fill(manifest.network(), weights, self.path(name, chosen)), pick_device(device))
+        network = _fill(manifest.network(), weights, self.path(name, chosen))
+        return Detector(manifest, network, pick_device(device), profile)
 
     def _folder(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{check_name(name, 'detector')}"

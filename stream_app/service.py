@@ -84,7 +84,7 @@ class DetectorService:
         return detector
 
     def _load(self, name: str) -> Detector:
-        detector = self._registry.load(name, device=self._settings.worker.device)
+        detector = self._registry.load(name, device=self._settings.worker.device, profile=self._settings.worker.profile)
         detector.warm_up(self._settings.batch.max_batch)
         return detector
 

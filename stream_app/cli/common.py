@@ -38,6 +38,10 @@ DeviceOption = Annotated[
         "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, …", show_default="GANOMALY_WORKER__DEVICE"
     ),
 ]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option("--profile", metavar="PROFILE", help="accurate or fast.", show_default="GANOMALY_WORKER__PROFILE"),
+]
 NameOption = Annotated[str, typer.Option("--name", metavar="DETECTOR", help="The detector's name.")]
 VersionOption = Annotated[
     str | None, typer.Option("--version", metavar="V", help="Of the detector.", show_default="the one in service")

@@ -22,6 +22,7 @@ from stream_app.cli.common import (
     console,
     error_console,
     print_json,
+    ProfileOption,
 )
 from stream_app.settings import load_settings
 
@@ -39,6 +40,7 @@ def evaluate(
         typer.Option("--reference", metavar="FILE", help="Normal records for the baselines, e.g. the training file."),
     ] = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -53,8 +55,8 @@ def evaluate(
     from training.data import load
     from training.evaluate import evaluate as measure
 
-    settings = load_settings(config, {"registry.url": registry, "worker.device": device})
-    detector = Registry(settings.registry.url).load(name, version, settings.worker.device)
+    settings = load_settings(config, {"registry.url": registry, "worker.device": device, "worker.profile": profile})
+    detector = Registry(settings.registry.url).load(name, version, settings.worker.device, settings.worker.profile)
     window = detector.input_shape[0] if detector.kind is Kind.SEQUENCE else None
     dataset = load(data, detector.kind, window)
     normal = load(reference, detector.kind, window) if reference else None

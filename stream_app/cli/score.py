@@ -25,6 +25,7 @@ from stream_app.cli.common import (
     console,
     print_json,
     progress,
+    ProfileOption,
 )
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
@@ -47,6 +48,7 @@ def score(
         Path | None, typer.Option("--heatmaps", metavar="FILE.npz", help="Where in each row the evidence is.")
     ] = None,
     device: DeviceOption = None,
+    profile: ProfileOption = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -61,11 +63,11 @@ def score(
     check_output("--out", out)
     if heatmaps is not None:
         check_output("--heatmaps", heatmaps)
-    settings = load_settings(config, {"registry.url": registry, "worker.device": device})
+    settings = load_settings(config, {"registry.url": registry, "worker.device": device, "worker.profile": profile})
     from model.registry import Registry
     from stream_app.offline import score_rows
 
-    detector = Registry(settings.registry.url).load(name, version, settings.worker.device)
+    detector = Registry(settings.registry.url).load(name, version, settings.worker.device, settings.worker.profile)
     rows = _rows_as_published(data, detector)
     if warm_up > len(rows):
         raise UsageError(f"--warm-up {warm_up}: {data} has only {len(rows)} rows")

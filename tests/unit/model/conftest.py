@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from model.calibration import calibrate, write_sketch
-from model.config import ImageConfig, SequenceConfig
+from model.config import ImageConfig, Profile, SequenceConfig
 from model.detector import Network, raw_evidence
 from model.image import ImageGanomaly
 from model.manifest import Manifest, TrainingData
@@ -30,7 +31,9 @@ class Parts(NamedTuple):
     records: NDArray[np.generic]
 
 
-def _manifest(network: Network, kind: str, held_out: NDArray[np.generic], used: tuple[str, ...]) -> Manifest:
+def _manifest(
+    network: Network, kind: str, held_out: NDArray[np.generic], used: Mapping[Profile, tuple[str, ...]]
+) -> Manifest:
     fitted = calibrate(raw_evidence(network, held_out, CPU), used)
     return Manifest(
         name="unit",
@@ -66,7 +69,7 @@ def image_parts(digits: NDArray[np.uint8]) -> Parts:
     network.high = torch.tensor(16.0)
     network.eval()
     network.remember(network.prepare(torch.from_numpy(digits[:200])))
-    return Parts(_manifest(network, "image", digits[200:400], ("latent", "projection", "map")), network, digits[400:])
+    return Parts(_manifest(network, "image", digits[200:400], network.EVIDENCE), network, digits[400:])
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +82,7 @@ def sequence_parts(digits: NDArray[np.uint8]) -> Parts:
     network.fit_scaling(torch.from_numpy(windows[:200].reshape(-1, 8)))
     network.eval()
     network.remember(network.prepare(torch.from_numpy(windows[:200])))
-    used = ("latent", "reconstruction", "mahalanobis", "neighbours")
+    used = dict.fromkeys(Profile, tuple(raw_evidence(network, windows[:2], CPU)))
     return Parts(_manifest(network, "sequence", windows[200:400], used), network, windows[400:])
 
 

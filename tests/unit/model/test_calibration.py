@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.calibration import BEND, EXACT_UP_TO, Tail, calibrate, join, pareto_by_moments, read_sketch, write_sketch
+from model.config import Profile
+
+
+def everywhere(*evidence: str) -> dict[Profile, tuple[str, ...]]:
+    return dict.fromkeys(Profile, evidence)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_the_joint_score_is_honest_on_fresh_normals_of_correlated_evidence(rando
         rows = [np.exp(0.5 * (common + noise[0])), common + 0.3 * noise[1], 10.0 * noise[2] ** 2]
         return {name: row.astype(np.float32) for name, row in zip("abc", rows, strict=True)}
 
-    fitted = calibrate(draw(1000), ("a", "b", "c"))
+    fitted = calibrate(draw(1000), everywhere("a", "b", "c"))
     scores = fitted.calibration.score(draw(100_000))
     assert scores.dtype == np.float32
     for score in (0.3, 1.0, 2.0):
@@ -104,13 +109,14 @@ def test_values_that_no_tail_can_be_made_of_are_refused(values: list[float]) -> 
 
 def test_evidence_that_is_the_same_everywhere_is_refused() -> None:
     with pytest.raises(ValueError, match="same for every record"):
-        calibrate({"a": np.ones(50, dtype=np.float32)}, ("a",))
+        calibrate({"a": np.ones(50, dtype=np.float32)}, everywhere("a"))
 
 
 def test_one_evidence_alone_counts_less_than_all_together() -> None:
     one = join({"a": np.array([200.0]), "b": np.array([0.5]), "c": np.array([0.5])})
-    both = join({"a": np.array([30.0]), "b": np.array([30.0]), "c": np.array([30.0])})
-    assert one[0] == pytest.approx((np.log1p(200 / BEND) + 2 * np.log1p(0.5 / BEND)) * BEND / 3)
+    both = join({"a": np.array([200.0]), "b": np.array([200.0]), "c": np.array([0.5])})
+    squares = np.square(BEND * np.log1p(np.array([200.0, 0.5, 0.5]) / BEND))
+    assert one[0] == pytest.approx(np.sqrt(squares.mean()))
     assert one[0] < both[0]
 
 
@@ -122,7 +128,7 @@ def test_the_joint_score_never_stops_growing() -> None:
 
 def test_the_same_held_out_records_give_the_same_calibration(random: np.random.Generator) -> None:
     raw = {name: random.normal(size=EXACT_UP_TO).astype(np.float32) for name in "ab"}
-    first, second = (calibrate(raw, ("a", "b")) for _ in range(2))
+    first, second = (calibrate(raw, everywhere("a", "b")) for _ in range(2))
     assert first.calibration == second.calibration
     assert write_sketch(first.scores) == write_sketch(second.scores)
 
@@ -146,6 +152,29 @@ def test_a_broken_sketch_is_refused(text: str, random: np.random.Generator) -> N
 
 def test_a_calibration_survives_json(random: np.random.Generator) -> None:
     raw = {"a": random.normal(size=200).astype(np.float32)}
-    calibration = calibrate(raw, ("a",)).calibration
+    calibration = calibrate(raw, everywhere("a")).calibration
     again = type(calibration).model_validate_json(calibration.model_dump_json())
     np.testing.assert_array_equal(again.score(raw), calibration.score(raw))
+
+
+def test_each_profile_is_calibrated_on_its_own_evidence(random: np.random.Generator) -> None:
+    raw = {name: random.normal(size=1000).astype(np.float32) for name in "abc"}
+    used = {Profile.ACCURATE: ("a", "b", "c"), Profile.FAST: ("a",)}
+    calibration = calibrate(raw, used).calibration
+    fresh = {name: random.normal(size=20_000).astype(np.float32) for name in "abc"}
+    for profile in Profile:
+        assert (calibration.score(fresh, profile) >= 1.0).mean() == pytest.approx(0.1, rel=0.35)
+    only_a = {"a": fresh["a"]}
+    np.testing.assert_array_equal(calibration.score(only_a, Profile.FAST), calibration.score(fresh, Profile.FAST))
+    with pytest.raises(ValidationError, match="profile fast is missing"):
+        type(calibration)(evidence=calibration.evidence, joint={Profile.ACCURATE: calibration.joint[Profile.ACCURATE]})
+
+
+def test_an_evidence_that_sees_nothing_is_forgiven(random: np.random.Generator) -> None:
+    normal, strange = random.exponential(size=(5, 5000)), random.exponential(size=(5, 5000))
+    strange[0] += 5.0
+    names = "abcde"
+    joined = [join(dict(zip(names, some, strict=True))) for some in (normal, strange)]
+    mean = [some.mean(axis=0) for some in (normal, strange)]
+    separated = [(strangest > np.quantile(usual, 0.99)).mean() for usual, strangest in (joined, mean)]
+    assert separated[0] > separated[1] + 0.1

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.config import ImageConfig
+from model.config import ImageConfig, Profile
 from model.image import ImageGanomaly
 
 
@@ -26,7 +26,8 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     assert heat.shape == (2, shape[0], shape[1])
     assert heat.min() >= 0
     evidence = network.evidence(x)
-    assert set(evidence) == {"latent", "reconstruction", "projection", "map"}
+    assert set(evidence) == {"latent", "reconstruction", "projection", "map", "match_place", "match_tenth"}
+    assert set(network.evidence(x, Profile.FAST)) == {"latent", "reconstruction", "projection", "map"}
     assert all(value.shape == (2,) for value in evidence.values())
 
 

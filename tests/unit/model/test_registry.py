@@ -107,7 +107,7 @@ def test_a_version_without_its_manifest_does_not_exist(tmp_path: Path, image_par
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 1}, "schema_version"),
         ({"input_shape": [9, 9, 1]}, "input_shape"),
         ({"config": {}}, "missing"),
         ({"version": "other"}, "is of unit other"),
