@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
 IMAGE_SIDES = (16, 32, 64)
 SIDE_LIMITS = (8, 256)
 CHANNEL_LIMITS = (1, 4)
+REMEMBERED_VALUES = 1 << 26  # of pictures in the memory while they are read: 256 MiB
 LENGTH_LIMITS = (4, 4096)
 FEATURE_LIMITS = (1, 512)
 
@@ -56,8 +57,8 @@ class _Json:
 class ImageConfig(_Json):
     """GANomaly of pictures.
 
-    `height`, `width`, `channels` are a record's; `side` is the square that the networks see; `neighbours` of `memory`
-    remembered normal pictures answer how common a picture is.
+    `height`, `width`, `channels` are a record's; `side` is the square that the generator sees the whole picture in;
+    `neighbours` of `memory` remembered normal pictures answer how common a picture is.
     """
 
     height: int
@@ -89,11 +90,19 @@ class ImageConfig(_Json):
     def for_shape(cls, height: int, width: int, channels: int) -> ImageConfig:
         """The defaults for records `[height, width, channels]`.
 
-        The networks see the next larger of 16, 32 and 64 pixels a side: beyond 64 the cost of a score would grow
-        fourfold with each doubling.
+        The generator sees the next larger of 16, 32 and 64 pixels a side: beyond 64 the cost of a score would grow
+        fourfold with each doubling. What is smaller than that is looked for in the picture's own resolution.
         """
         side = next((side for side in IMAGE_SIDES if side >= max(height, width)), IMAGE_SIDES[-1])
-        return cls(height=height, width=width, channels=channels, side=side)
+        config = cls(height=height, width=width, channels=channels, side=side)
+        memory = max(256, REMEMBERED_VALUES // (config.fine_side**2 * channels))
+        return replace(config, memory=min(config.memory, memory))
+
+    @property
+    def fine_side(self) -> int:
+        """Of the square in which local evidence is looked for: the picture's own, up to a multiple of 8."""
+        longest = max(self.height, self.width)
+        return self.side if longest <= self.side else longest + -longest % 8
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -135,34 +135,44 @@ class ImageGanomaly(nn.Module):
         self.register_buffer("mix", torch.zeros(self.encoder.features, config.sketch))
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Records `[B, H, W, C]`, uint8 or float in 0…255, to what the networks see: `[B, C, side, side]`."""
-        side, config = self.config.side, self.config
+        """Records `[B, H, W, C]`, uint8 or float in 0…255, to pictures `[B, C, fine_side, fine_side]` in −1.5…1.5."""
+        config, fine = self.config, self.config.fine_side
         pixels = x.permute(0, 3, 1, 2).float()  # (B, C, H, W)
         pixels = ((pixels - self.low) / (self.high - self.low) * 2.0 - 1.0).clamp(-1.5, 1.5)
         longest = max(config.height, config.width)
-        if config.height != config.width:
-            bottom, right = longest - config.height, longest - config.width
-            pixels = functional.pad(pixels, (0, right, 0, bottom), mode="replicate")  # (B, C, longest, longest)
-        if longest != side:
-            pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=longest > side)
-        return pixels.contiguous(memory_format=torch.channels_last)  # (B, C, side, side)
+        square = longest if longest <= config.side else fine
+        if (config.height, config.width) != (square, square):
+            pad = (0, square - config.width, 0, square - config.height)
+            pixels = functional.pad(pixels, pad, mode="replicate")  # (B, C, square, square)
+        if square != fine:
+            pixels = functional.interpolate(pixels, (fine, fine), mode="bilinear")
+        return pixels.contiguous(memory_format=torch.channels_last)  # (B, C, fine, fine)
+
+    def whole(self, x: Tensor) -> Tensor:
+        """Prepared pictures as the generator sees them: `[B, C, side, side]`."""
+        side = self.config.side
+        if x.shape[-1] == side:
+            return x
+        small = functional.interpolate(x, (side, side), mode="bilinear", antialias=True)
+        return small.contiguous(memory_format=torch.channels_last)  # (B, C, side, side)
 
     def generate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared pictures to the first code `[B, latent]` and the reconstruction `[B, C, side, side]`."""
+        """Whole pictures to the first code `[B, latent]` and the reconstruction `[B, C, side, side]`."""
         z, _ = self.encoder(x)
         return z, self.decoder(z)
 
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
-        """Takes `[memory, C, side, side]` prepared normal pictures, in evaluation mode."""
-        seen = [self.encoder(some) for some in torch.split(x, 256)]
+        """Takes `[memory, C, fine_side, fine_side]` prepared normal pictures, in evaluation mode."""
+        whole = torch.cat([self.whole(some) for some in torch.split(x, 256)])
+        seen = [self.encoder(some) for some in torch.split(whole, 256)]
         codes, maps = (torch.cat(parts) for parts in zip(*seen, strict=True))
         # The strongest directions of the maps, uncentred, as the maps are compared by angle.
         axes = torch.linalg.svd(maps, full_matrices=False).Vh[: self.config.sketch]
         self.mix = functional.pad(axes.T, (0, self.config.sketch - len(axes))).contiguous()
         self.projections.remember(self.head(codes))
         self.maps.remember(self.sketch(maps))
-        self.pictures.remember(x)
+        self.pictures.remember(whole)
 
     def sketch(self, maps: Tensor) -> Tensor:
         """The last map in fewer numbers: `[B, sketch]`, along their strongest directions."""
@@ -170,28 +180,31 @@ class ImageGanomaly(nn.Module):
 
     def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
         """Prepared pictures to `[B]` per evidence; larger is stranger."""
-        z, maps = self.encoder(x)
+        whole = self.whole(x)
+        z, maps = self.encoder(whole)
         output = self.decoder(z)
         second, _ = self.encoder2(output)
         cosines, near = self.maps.nearest(self.sketch(maps), max(CANDIDATES, self.config.neighbours))
         evidence = {
             "latent": latent_distance(z, second),
-            "reconstruction": (x - output).abs().mean(dim=(1, 2, 3)),
+            "reconstruction": (whole - output).abs().mean(dim=(1, 2, 3)),
             "projection": self.projections.distance(self.head(z)),
             "map": self.maps.relative_distance(cosines, near),
         }
         if profile is Profile.FAST:
             return evidence
-        distances = self.pictures.distances(x, near[:, :CANDIDATES])  # (B, 3, P, P)
+        distances = self.pictures.distances(whole, near[:, :CANDIDATES])  # (B, 3, P, P)
         return evidence | {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
 
     def localize(self, x: Tensor) -> Tensor:
         """Prepared pictures to how far each pixel of the record is from its reconstruction: `[B, H, W]`, >= 0."""
         config = self.config
-        _, output = self.generate(x)
-        error = (x - output).abs().mean(dim=1, keepdim=True)  # (B, 1, side, side)
+        whole = self.whole(x)
+        _, output = self.generate(whole)
+        error = (whole - output).abs().mean(dim=1, keepdim=True)  # (B, 1, side, side)
         error = functional.avg_pool2d(error, 3, stride=1, padding=1, count_include_pad=False)
         longest = max(config.height, config.width)
-        if longest != config.side:
-            error = functional.interpolate(error, (longest, longest), mode="bilinear")
+        square = longest if longest <= config.side else config.fine_side
+        if square != config.side:
+            error = functional.interpolate(error, (square, square), mode="bilinear")
         return error[:, 0, : config.height, : config.width]  # (B, H, W)

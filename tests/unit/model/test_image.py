@@ -14,12 +14,16 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     config = ImageConfig.for_shape(*shape)
     network = ImageGanomaly(config).eval()
     x = network.prepare(torch.randint(0, 256, (2, *shape), dtype=torch.uint8))
-    assert x.shape == (2, shape[2], config.side, config.side)
-    z, output = network.generate(x)
+    assert x.shape == (2, shape[2], config.fine_side, config.fine_side)
+    assert config.fine_side >= max(shape[:2])
+    assert config.fine_side == config.side or config.fine_side < max(shape[:2]) + 8
+    whole = network.whole(x)
+    assert whole.shape == (2, shape[2], config.side, config.side)
+    z, output = network.generate(whole)
     assert z.shape == (2, config.latent)
-    assert output.shape == x.shape
+    assert output.shape == whole.shape
     assert output.abs().max() <= 1.0
-    logit, features = network.discriminator(x)
+    logit, features = network.discriminator(whole)
     assert logit.shape == (2,)
     assert features.shape == (2, 4 * config.decoder_width * 16 if config.side > 16 else 2 * config.decoder_width * 16)
     heat = network.localize(x)
@@ -60,5 +64,5 @@ def test_a_picture_from_memory_is_nearer_than_its_negative(digits: NDArray[np.ui
     network.remember(network.prepare(torch.from_numpy(digits[:300])))
     known = network.evidence(network.prepare(torch.from_numpy(digits[:300])))
     strange = network.evidence(network.prepare(torch.from_numpy(16 - digits[:300])))
-    for name in ("projection", "map"):
+    for name in ("projection", "map", "match_place", "match_tenth"):
         assert strange[name].median() > known[name].median()
