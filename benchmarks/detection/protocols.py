@@ -74,7 +74,8 @@ class Goal:
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """`choice`: the parts that choices were made on. `pooled`: its figure is that of all anomalies together, not the
-    mean over the parts. `quick`: the cases of a smoke run."""
+    mean over the parts. `quick`: the cases of a smoke run.
+    """
 
     name: str
     title: str
@@ -100,7 +101,7 @@ def _mnist(data: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         if not file.is_file():
             raise UsageError(f"{file}: there is no such file; --data is the folder that holds mnist/, nab/ and others")
         arrays.append(np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8, offset=head))
-    order = np.random.RandomState(0).permutation(len(arrays[1]))  # noqa: NPY002 - the protocol names this generator
+    order = np.random.RandomState(0).permutation(len(arrays[1]))
     return arrays[0].reshape(-1, 28, 28)[order], arrays[1][order]
 
 
