@@ -13,6 +13,7 @@ CHANNEL_LIMITS = (1, 4)
 REMEMBERED_VALUES = 1 << 26  # of pictures in the memory while they are read: 256 MiB
 LENGTH_LIMITS = (4, 4096)
 FEATURE_LIMITS = (1, 512)
+GENERATORS = ("conv", "lstm")
 
 
 class Kind(StrEnum):
@@ -58,7 +59,9 @@ class ImageConfig(_Json):
     """GANomaly of pictures.
 
     `height`, `width`, `channels` are a record's; `side` is the square that the generator sees the whole picture in;
-    `neighbours` of `memory` remembered normal pictures answer how common a picture is.
+    `neighbours` of `memory` remembered normal pictures answer how common a picture is. `generator` is how pictures are
+    read and written: `conv` or, row by row, `lstm`; with `attention` every place sees all others. `labelled`: whether
+    there were labelled anomalies to learn from.
     """
 
     height: int
@@ -72,6 +75,9 @@ class ImageConfig(_Json):
     sketch: int = 128
     memory: int = 4096
     neighbours: int = 5
+    generator: str = "conv"
+    attention: bool = False
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         _check("height", self.height, SIDE_LIMITS)
@@ -79,6 +85,8 @@ class ImageConfig(_Json):
         _check("channels", self.channels, CHANNEL_LIMITS)
         if self.side not in IMAGE_SIDES:
             raise ValueError(f"side must be one of {IMAGE_SIDES}, not {self.side!r}")
+        if self.generator not in GENERATORS:
+            raise ValueError(f"generator must be one of {', '.join(GENERATORS)}, not {self.generator!r}")
         for name in ("encoder_width", "decoder_width"):
             _check(name, getattr(self, name), (4, 256))
         for name in ("latent", "projection", "sketch"):
@@ -115,7 +123,8 @@ class SequenceConfig(_Json):
     """GANomaly of windows `[length, features]` with LSTM encoder, decoder and second encoder.
 
     The networks read a window in at most `reads` patches. `components` is how many axes of their variance are kept;
-    `neighbours` of `memory` remembered normal windows answer how common a window is.
+    `neighbours` of `memory` remembered normal windows answer how common a window is. `labelled`: whether there were
+    labelled anomalies to learn from.
     """
 
     length: int
@@ -123,9 +132,10 @@ class SequenceConfig(_Json):
     hidden: int = 48
     latent: int = 16
     reads: int = 16
-    components: int = 64
+    components: int = 256
     memory: int = 2048
     neighbours: int = 5
+    labelled: bool = False
 
     def __post_init__(self) -> None:
         _check("length", self.length, LENGTH_LIMITS)
@@ -140,7 +150,7 @@ class SequenceConfig(_Json):
     @classmethod
     def for_shape(cls, length: int, features: int) -> SequenceConfig:
         """The defaults for windows `[length, features]`."""
-        return cls(length=length, features=features, components=min(64, length * features))
+        return cls(length=length, features=features, components=min(256, length * features))
 
     @property
     def input_shape(self) -> tuple[int, int]:

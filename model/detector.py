@@ -88,6 +88,11 @@ class Detector:
         self._network = place(network, device).eval().requires_grad_(False)
 
     @property
+    def network(self) -> Network:
+        """What it scores with: in evaluation mode, without gradients."""
+        return self._network
+
+    @property
     def name(self) -> str:
         """Of the detector, the same for all its versions."""
         return self.manifest.name

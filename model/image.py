@@ -5,6 +5,7 @@ Sources:
   encoder and a decoder, a second encoder reads what the decoder made, a discriminator compares the two pictures.
 - A. Radford, L. Metz, S. Chintala, DCGAN, ICLR 2016, section 3: strided convolutions with batch normalisation.
 - T. Chen et al., SimCLR, ICML 2020, section 2.1: a small head on the encoder whose output is compared by angle.
+- H. Zhang et al., SAGAN, ICML 2019, section 3: attention in the generator, where it is asked for (model/attention.py).
 
 What a score is made of, cheapest first: the angle between the two codes, the distance of the head's output to its
 nearest normal neighbours, the same for the last convolutional map relative to their density, and how well a normal
@@ -21,10 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.attention import MapAttention
 from model.config import ImageConfig, Profile
 from model.evidence import NeighbourMemory
 from model.losses import latent_distance
 from model.matching import CANDIDATES, PictureMemory, worst_place, worst_tenth
+from model.recurrent import RowDecoder, RowEncoder
 
 COARSEST = 4  # pixels a side of the last map
 
@@ -54,8 +57,10 @@ class Encoder(nn.Module):
     def __init__(self, config: ImageConfig, width: int) -> None:
         super().__init__()
         widths = _widths(config.side, width)
-        blocks = [_down(config.channels, widths[0], norm=False)]
+        blocks: list[nn.Module] = [_down(config.channels, widths[0], norm=False)]
         blocks += [_down(a, b) for a, b in pairwise(widths)]
+        if config.attention:
+            blocks.insert(-1, MapAttention(widths[-2]))  # on the map of twice the coarsest side
         self.blocks = nn.Sequential(*blocks)
         self.features = widths[-1] * COARSEST * COARSEST
         self.code = nn.Linear(self.features, config.latent)
@@ -74,7 +79,10 @@ class Decoder(nn.Module):
         widths = _widths(config.side, width)[::-1]
         self.top = widths[0]
         self.spread = nn.Linear(config.latent, self.top * COARSEST * COARSEST)
-        self.blocks = nn.Sequential(*[_up(a, b) for a, b in pairwise(widths)])
+        blocks: list[nn.Module] = [_up(a, b) for a, b in pairwise(widths)]
+        if config.attention:
+            blocks.insert(1, MapAttention(widths[1]))
+        self.blocks = nn.Sequential(*blocks)
         self.paint = nn.ConvTranspose2d(widths[-1], config.channels, 4, stride=2, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -120,9 +128,10 @@ class ImageGanomaly(nn.Module):
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config, config.encoder_width)
-        self.decoder = Decoder(config, config.decoder_width)
-        self.encoder2 = Encoder(config, config.decoder_width)
+        encoder, decoder = (RowEncoder, RowDecoder) if config.generator == "lstm" else (Encoder, Decoder)
+        self.encoder = encoder(config, config.encoder_width)
+        self.decoder = decoder(config, config.decoder_width)
+        self.encoder2 = encoder(config, config.decoder_width)
         self.discriminator = Discriminator(config, config.decoder_width)
         self.head = nn.Sequential(
             nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, config.projection)
