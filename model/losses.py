@@ -26,6 +26,14 @@ def reconstruction(target: Tensor, output: Tensor) -> Tensor:
     return error.abs().mean() + 2.0 * error.square().mean()
 
 
+def robust_reconstruction(target: Tensor, output: Tensor) -> Tensor:
+    """Mean |x − x̂| + 2 · mean Huber loss, whose square turns linear at 1 (P. Huber, Ann. Math. Statist. 35, 1964).
+
+    For series, whose bursts are as many units high as they like: squared, they would be all that is learned.
+    """
+    return functional.l1_loss(output, target) + 2.0 * functional.smooth_l1_loss(output, target)
+
+
 def latent_distance(first: Tensor, second: Tensor) -> Tensor:
     """1 − cosine of the two codes, `[N]` in 0…2, of `[N, D]` each.
 

@@ -4,39 +4,57 @@ Sources:
 - S. Akcay, A. Atapour-Abarghouei, T. P. Breckon, GANomaly, ACCV 2018, section 3.1: the parts and how they are joined.
 - P. Malhotra et al., LSTM-based encoder-decoder for multi-sensor anomaly detection, ICML 2016 workshop, section 2: the
   encoder's last state is the code, and the decoder writes the window from its newest step to its oldest.
-- F. Hampel, The influence curve and its role in robust estimation, JASA 69, 1974: median and interquartile range.
+- Y. Nie et al., A time series is worth 64 words, ICLR 2023, section 3.1: steps are read in patches, which shortens what
+  an LSTM has to carry, and its cost, by as much.
 
-What a score is made of: the angle between the two codes, the reconstruction error, the Mahalanobis distance of the
-window, and its Euclidean distance to the nearest normal windows.
+What a score is made of: the reconstruction error, the Mahalanobis distance of the window and its Euclidean distance to
+the nearest normal ones, what the window and its newest steps are like, and how well its newest steps could be foretold.
+All of it is on a logarithmic scale. The angle between the two codes is reported beside them.
+
+A window is all that is looked at, so a score never depends on what comes later. NaN is a missing value: the networks
+see a mark in its place, and the evidence counts what is there.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.config import SequenceConfig
-from model.evidence import ShrunkGaussian, WindowMemory
+from model.config import Profile, SequenceConfig
+from model.forecast import Forecast
+from model.gaussian import ShrunkGaussian
 from model.losses import latent_distance
+from model.missing import carry_forward, marked, mean_of_seen
+from model.neighbours import WindowMemory
+from model.scaling import RobustScaling
+from model.shape import Shape
 
-CLIP = 8.0  # scaled units: one broken sensor must not drown the other features
-IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution, in standard deviations
+JUDGED_WHOLE = 64  # steps: a longer window differs from every other one somewhere, so that its distances tell little
+RECENT = 8  # steps: the shortest stretch whose shape is judged
+FORETOLD = (4, 32)  # steps over which errors of the forecast are averaged: a jolt, and a lasting change
+FAINT = 1e-3  # added before a logarithm is taken: squared scaled units, far below what sensors repeat
 
 
 class Encoder(nn.Module):
     """Window to code."""
 
-    def __init__(self, config: SequenceConfig) -> None:
+    def __init__(self, config: SequenceConfig, outputs: int) -> None:
         super().__init__()
-        self.recur = nn.LSTM(config.features, config.hidden, batch_first=True)
-        self.code = nn.Linear(config.hidden, config.latent)
+        self.patch = config.patch
+        self.missing = -config.length % config.patch  # steps put before the oldest to fill its patch
+        self.read = nn.Linear(2 * config.features * config.patch, config.hidden)
+        self.recur = nn.LSTM(config.hidden, config.hidden, batch_first=True)
+        self.code = nn.Linear(config.hidden, outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Prepared windows `[B, T, F]` to codes."""
-        states, _ = self.recur(x)  # (B, T, hidden)
-        code: Tensor = self.code(states[:, -1])  # (B, latent)
-        return code
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared windows `[B, T, F]`, NaN where a value is missing, to codes and to the last state."""
+        steps = functional.pad(marked(x), (0, 0, self.missing, 0))  # (B, P · patch, 2F)
+        patches = steps.reshape(len(x), -1, self.patch * steps.shape[2])  # (B, P, patch · 2F)
+        states, _ = self.recur(torch.tanh(self.read(patches)))  # (B, P, hidden)
+        return self.code(states[:, -1]), states[:, -1]  # (B, outputs), (B, hidden)
 
 
 class Decoder(nn.Module):
@@ -44,15 +62,17 @@ class Decoder(nn.Module):
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
-        self.length = config.length
+        self.config = config
         self.recur = nn.LSTM(config.latent, config.hidden, batch_first=True)
-        self.write = nn.Linear(config.hidden, config.features)
+        self.write = nn.Linear(config.hidden, config.features * config.patch)
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes `[B, latent]` to windows."""
-        states, _ = self.recur(z.unsqueeze(1).expand(-1, self.length, -1))  # (B, T, hidden)
-        window: Tensor = self.write(states).flip(1)  # (B, T, F)
-        return window
+        pieces = math.ceil(self.config.length / self.config.patch)
+        states, _ = self.recur(z.unsqueeze(1).expand(-1, pieces, -1))  # (B, P, hidden)
+        patches = self.write(states).flip(1)  # (B, P, patch · F)
+        window: Tensor = patches.reshape(len(z), -1, self.config.features)  # (B, P · patch, F)
+        return window[:, -self.config.length :]  # (B, T, F)
 
 
 class Discriminator(nn.Module):
@@ -60,78 +80,124 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
-        self.recur = nn.LSTM(config.features, config.hidden, batch_first=True)
-        self.judge = nn.Linear(config.hidden, 1)
+        self.judge = Encoder(config, outputs=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Prepared windows `[B, T, F]` to logits and features."""
-        states, _ = self.recur(x)
-        return self.judge(states[:, -1]).squeeze(1), states[:, -1]  # (B,), (B, hidden)
+        logit, features = self.judge(x)
+        return logit.squeeze(1), features  # (B,), (B, hidden)
 
 
 class SequenceGanomaly(nn.Module):
-    """The whole, with the scaling of the features and the memory of normal windows."""
+    """The whole, with the scaling of the features and what is known of normal windows."""
 
-    centre: Tensor
-    scale: Tensor
+    error: Tensor
 
     def __init__(self, config: SequenceConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.length * config.features
-        self.encoder = Encoder(config)
+        self.judged = min(config.length, JUDGED_WHOLE)
+        width = self.judged * config.features
+        components = min(config.components, width)
+        self.encoder = Encoder(config, config.latent)
         self.decoder = Decoder(config)
-        self.encoder2 = Encoder(config)
+        self.encoder2 = Encoder(config, config.latent)
         self.discriminator = Discriminator(config)
-        self.gaussian = ShrunkGaussian(width, config.components)
-        self.windows = WindowMemory(config.memory, config.components + 1, config.neighbours)
-        self.register_buffer("centre", torch.zeros(config.features))
-        self.register_buffer("scale", torch.ones(config.features))
+        self.scaling = RobustScaling(config.features)
+        self.gaussian = ShrunkGaussian(width, components)
+        self.windows = WindowMemory(config.memory, components + 1, config.neighbours)
+        self.forecast = Forecast(config.length, config.features)
+        self.shapes = nn.ModuleDict(
+            {
+                name: Shape(steps, config.features, config.components)
+                for name, steps in _stretches(config.length).items()
+            }
+        )
+        self.register_buffer("error", torch.ones(config.features))
 
     @torch.no_grad()
     def fit_scaling(self, rows: Tensor) -> None:
-        """Takes normal observations `[N, F]`: median and interquartile range of each feature.
-
-        Where half of the values agree (a valve that is mostly shut), the standard deviation stands in; where all do, a
-        thousandth of the value, so that the first change of a constant is seen but stays finite.
-        """
-        quartiles = torch.quantile(rows.double(), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64), dim=0)
-        spread = (quartiles[2] - quartiles[0]) / IQR_OF_NORMAL
-        spread = torch.where(spread > 0, spread, rows.double().std(dim=0))
-        floor = quartiles[1].abs() * 1e-3 + 1e-6
-        self.centre = quartiles[1].to(rows.dtype)
-        self.scale = torch.where(spread > floor * 1e-3, spread, floor).to(rows.dtype)
+        """Takes normal observations `[N, F]` in their units; NaN is a missing value."""
+        self.scaling.fit(rows)
 
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
-        """Takes `[memory, T, F]` prepared normal windows: what later ones are compared to."""
-        self.gaussian.fit(x.flatten(1))
-        self.windows.remember(_points(*self.gaussian.coordinates(x.flatten(1))))
+        """Takes `[memory, T, F]` prepared normal windows in the order of time: what later ones are compared to."""
+        whole = carry_forward(x)
+        newest = whole[:, -self.judged :].flatten(1)  # (memory, judged · F)
+        self.gaussian.fit(newest)
+        self.windows.remember(_points(*self.gaussian.coordinates(newest)))
+        self.forecast.fit(x)
+        for shape in self._shapes().values():
+            shape.fit(whole)
+        errors = torch.cat([(part - self.generate(part)[1]).square() for part in torch.split(x, 256)])
+        self.error = mean_of_seen(errors.nan_to_num(0.0), ~torch.isnan(errors), (0, 1)) + FAINT
 
     def prepare(self, x: Tensor) -> Tensor:
-        """Windows `[B, T, F]` in the units of their sensors to scaled ones, cut off at ±8."""
-        return ((x.float() - self.centre) / self.scale).clamp(-CLIP, CLIP)
+        """Windows `[B, T, F]` in the units of their sensors to scaled ones; NaN stays NaN."""
+        scaled: Tensor = self.scaling(x)
+        return scaled
 
     def generate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared windows to the first code `[B, latent]` and the reconstruction `[B, T, F]`."""
-        z = self.encoder(x)
+        """Prepared windows to the first code `[B, latent]` and the reconstruction `[B, T, F]`, nothing missing."""
+        z, _ = self.encoder(x)
         return z, self.decoder(z)
 
-    def evidence(self, x: Tensor) -> dict[str, Tensor]:
-        """Prepared windows to `[B]` per evidence; larger is stranger."""
+    def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
+        """Prepared windows to `[B]` per evidence; larger is stranger. All of it is cheap, whatever the profile."""
         z, output = self.generate(x)
-        along, beside = self.gaussian.coordinates(x.flatten(1))  # (B, components), (B,)
-        return {
-            "latent": latent_distance(z, self.encoder2(output)),
-            "reconstruction": functional.l1_loss(output, x, reduction="none").mean(dim=(1, 2)),
-            "mahalanobis": self.gaussian.distance(along, beside),
-            "neighbours": self.windows.distance(_points(along, beside)),
+        second, _ = self.encoder2(output)
+        errors = (x - output).square()
+        found = {
+            "latent": latent_distance(z, second),
+            "reconstruction": _log(mean_of_seen(errors.nan_to_num(0.0), ~torch.isnan(x), (1, 2))),
+            **self._distances(x),
         }
+        whole = carry_forward(x)
+        for name, shape in self._shapes().items():
+            found[name] = _log(shape.distance(whole))
+        wrong = self.forecast.errors(x)
+        for steps in FORETOLD:
+            found[f"forecast_{steps}"] = self.forecast.surprise(wrong, steps)
+        return found
 
     def localize(self, x: Tensor) -> Tensor:
-        """Prepared windows to how far each value is from its reconstruction: `[B, T, F]`, >= 0, in scaled units."""
+        """Prepared windows to how strange each value is, `[B, T, F]`, >= 0, about 1 where it is normal.
+
+        The mean of what the values add to the Mahalanobis distance, to the squared error of the reconstruction and to
+        that of the forecast, each relative to a normal value's; 0 where a value is missing.
+        """
         _, output = self.generate(x)
-        return (x - output).abs()
+        total = (x - output).square() / self.error
+        newest = self.gaussian.fill(x[:, -self.judged :].flatten(1))
+        shares = self.gaussian.shares(newest).view(len(x), self.judged, -1)  # (B, judged, F)
+        total[:, -self.judged :] += shares
+        total[:, self.forecast.back :] += self.forecast.errors(x)
+        return total.nan_to_num(0.0) / 3.0
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {name: shape for name, shape in self.shapes.items() if isinstance(shape, Shape)}
+
+    def _distances(self, x: Tensor) -> dict[str, Tensor]:
+        """Of the newest steps from all normal ones, and from the nearest."""
+        rows = x[:, -self.judged :].flatten(1)
+        along, beside = self.gaussian.coordinates(self.gaussian.fill(rows))  # (B, components), (B,)
+        # What is missing adds nothing; per number that is seen, so that a window with holes is not thought normal.
+        seen = (~torch.isnan(rows)).float().mean(dim=1).clamp(min=1.0 / rows.shape[1])  # (B,)
+        return {
+            "mahalanobis": _log(self.gaussian.distance(along, beside) / seen),
+            "neighbours": _log(self.windows.distance(_points(along, beside)) / seen.sqrt()),
+        }
+
+
+def _stretches(length: int) -> dict[str, int]:
+    """Names and lengths, in steps, of the stretches whose shape is judged: the whole window, and shorter ones of it."""
+    shorter = {"shape_recent": RECENT, f"shape_{JUDGED_WHOLE}": JUDGED_WHOLE}
+    return {"shape": length} | {name: steps for name, steps in shorter.items() if steps < length}
+
+
+def _log(values: Tensor) -> Tensor:
+    return torch.log(values + FAINT)
 
 
 def _points(along: Tensor, beside: Tensor) -> Tensor:

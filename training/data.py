@@ -19,7 +19,8 @@ from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIM
 from stream_app.errors import UsageError
 from stream_app.files import read_csv, read_npz
 
-DEFAULT_WINDOW = 32
+DEFAULT_WINDOW = 64
+SHORTEST_DEFAULT = 8
 MAX_ABS = 1e12
 
 
@@ -58,7 +59,7 @@ class Dataset:
 
 
 def load(path: str | Path, kind: str, window: int | None = None) -> Dataset:
-    """Reads a file. `window` is the length to cut a series into (32 unless told).
+    """Reads a file. `window` is the length to cut a series into (`default_window` unless told).
 
     Raises UsageError, naming the field, the limit and the value, for whatever can't be used.
     """
@@ -103,7 +104,12 @@ def from_arrays(
             raise UsageError(f"{source}: x holds windows of {values.shape[1]} steps; they can't be cut to {window}")
         clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
         return Dataset(Kind.SEQUENCE, values, labels, clean, timestamps, source, digest)
-    return _cut(values, labels, timestamps, window or DEFAULT_WINDOW, source, digest)
+    return _cut(values, labels, timestamps, window or default_window(len(values)), source, digest)
+
+
+def default_window(rows: int) -> int:
+    """64, or a quarter of a series that is too short for that: there must be windows that share nothing. 8 at least."""
+    return min(DEFAULT_WINDOW, max(SHORTEST_DEFAULT, rows // 4))
 
 
 def _kind(name: str) -> Kind:

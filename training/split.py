@@ -14,10 +14,9 @@ from training.data import Dataset
 
 MINIMUM = {Kind.IMAGE: 50, Kind.SEQUENCE: 100}
 # Blocks that a series is cut into, and those of them held out, the newest always. Around each, windows are lost to
-# training, so that a short series is cut into fewer.
-LONG = (10, (2, 5, 9))
-SHORT = (6, (2, 5))
-LONG_FROM = 40  # window lengths
+# training, so that a short series is cut into fewer: the first way is taken that leaves enough.
+WAYS = ((10, (2, 5, 9)), (6, (2, 5)), (4, (3,)))
+ENOUGH = 0.4  # of the windows
 
 Indices = NDArray[np.int64]
 
@@ -53,15 +52,14 @@ def _at_random(clean: Indices, random: np.random.Generator) -> Split:
 
 
 def _by_blocks(dataset: Dataset, clean: Indices) -> Split:
-    length = dataset.x.shape[1]
-    count, chosen = LONG if len(clean) >= LONG_FROM * length else SHORT
-    held = np.isin(np.arange(len(clean)) * count // len(clean), chosen)
-    train = clean[~held]
-    if dataset.series is not None:
-        train = _apart(train, clean[held], length)
+    for count, chosen in WAYS:
+        held = np.isin(np.arange(len(clean)) * count // len(clean), chosen)
+        train = apart(dataset, clean[~held], clean[held])
+        if len(train) >= ENOUGH * len(clean):
+            break
     if len(train) < 20:
         raise TrainingError(
-            f"{dataset.source}: of {len(clean)} normal windows of {length} steps only {len(train)} share "
+            f"{dataset.source}: of {len(clean)} normal windows of {dataset.x.shape[1]} steps only {len(train)} share "
             "nothing with the held-out ones; give more rows or a shorter window"
         )
     held_out = clean[held]
@@ -70,9 +68,12 @@ def _by_blocks(dataset: Dataset, clean: Indices) -> Split:
     return Split(train, held_out)
 
 
-def _apart(train: Indices, held: Indices, length: int) -> Indices:
-    """Those of `train` that lie at least `length` rows from each of `held` (both ascending)."""
-    after = np.searchsorted(held, train)
-    to_next = np.where(after < len(held), held[np.minimum(after, len(held) - 1)] - train, length)
-    to_last = np.where(after > 0, train - held[np.maximum(after - 1, 0)], length)
-    return train[np.minimum(to_next, to_last) >= length]
+def apart(dataset: Dataset, windows: Indices, held: Indices) -> Indices:
+    """Those of `windows` that share no observation with any of `held` (both ascending)."""
+    if dataset.series is None or len(held) == 0:
+        return windows
+    length = dataset.x.shape[1]
+    after = np.searchsorted(held, windows)
+    to_next = np.where(after < len(held), held[np.minimum(after, len(held) - 1)] - windows, length)
+    to_last = np.where(after > 0, windows - held[np.maximum(after - 1, 0)], length)
+    return windows[np.minimum(to_next, to_last) >= length]

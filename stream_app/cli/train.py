@@ -40,7 +40,7 @@ def train(
     device: DeviceOption = None,
     window: Annotated[
         int | None,
-        typer.Option("--window", min=4, max=4096, help="Steps of a window cut from a series.", show_default="32"),
+        typer.Option("--window", min=4, max=4096, help="Steps of a window cut from a series.", show_default="64"),
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,

@@ -59,3 +59,13 @@ def test_contrastive_finds_the_twin_among_all_others() -> None:
     # Each of the four rows sees its twin at cosine 1 and two strangers at cosine 0, over a temperature of 0.5.
     expected = -math.log(math.exp(2.0) / (math.exp(2.0) + 2.0))
     assert losses.contrastive(first, second, temperature=0.5).item() == pytest.approx(expected)
+
+
+def test_a_burst_pulls_a_robust_reconstruction_no_harder_than_a_step() -> None:
+    target = torch.zeros(2)
+    output = torch.tensor([0.5, 100.0], requires_grad=True)
+    loss = losses.robust_reconstruction(target, output)
+    loss.backward()
+    assert loss.item() == pytest.approx((0.5 + 100.0) / 2 + 2 * (0.125 + 99.5) / 2)
+    assert output.grad is not None
+    assert output.grad.tolist() == pytest.approx([0.5 + 0.5, 0.5 + 1.0])

@@ -70,7 +70,7 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, x: Any, message:
         (np.array([[0.0], [1e13]]), r"x\[1, 0\] is 1.*finite numbers up to ±1e\+12"),
         (np.zeros((3, 3, 2)), r"x.shape\[1\] \(steps\) must be in 4..4096, not 3"),
         (np.zeros((3, 600)), r"x.shape\[1\] \(features\) must be in 1..512, not 600"),
-        (np.zeros((10, 2)), "10 rows are fewer than one window of 32"),
+        (np.zeros((5, 2)), "5 rows are fewer than one window of 8"),
         (np.array(["a", "b"]), "holds numbers"),
         (np.zeros((2, 2, 2, 2)), r"not \[2, 2, 2, 2\]"),
     ],
@@ -102,7 +102,12 @@ def test_a_series_is_cut_into_overlapping_windows_with_the_label_of_the_newest_r
 
 
 def test_a_single_column_may_come_without_its_axis() -> None:
-    assert from_arrays(np.arange(40), "sequence").x.shape == (9, 32, 1)
+    assert from_arrays(np.arange(40), "sequence", window=32).x.shape == (9, 32, 1)
+
+
+@pytest.mark.parametrize(("rows", "window"), [(9, 8), (100, 25), (256, 64), (5000, 64)])
+def test_a_short_series_is_cut_into_shorter_windows(rows: int, window: int) -> None:
+    assert from_arrays(np.arange(rows), "sequence").x.shape == (rows - window + 1, window, 1)
 
 
 def test_a_csv_has_features_times_and_labels(tmp_path: Path) -> None:

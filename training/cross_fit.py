@@ -1,0 +1,40 @@
+"""Evidence of held-out windows, each block of time judged by a memory that holds what came before and after it.
+
+Source: V. Vovk, Cross-conformal predictors, Annals of Mathematics and Artificial Intelligence 74, 2015: what is scored
+was never fitted on, and little is wasted. The blocks keep neighbouring windows, which are nearly the same, together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from model.detector import Floats
+from training.data import Dataset
+from training.split import Indices, Split, apart
+
+Evidence = dict[str, Floats]
+
+
+def held_out_evidence(
+    dataset: Dataset, parts: Split, remember: Callable[[Indices], None], evidence: Callable[[Indices], Evidence]
+) -> Evidence:
+    """Evidence of `parts.held_out`, `[n]` by name, in its order.
+
+    For each block of held-out windows `remember` is called with all clean windows that share nothing with it, the other
+    blocks among them, and then `evidence` with the block. What was remembered last is of no further use.
+    """
+    found = []
+    for block in _blocks(dataset, parts):
+        clean = np.flatnonzero(dataset.clean)
+        others = clean[(clean < block[0]) | (clean > block[-1])]
+        remember(apart(dataset, others, np.arange(block[0], block[-1] + 1)))
+        found.append(evidence(block))
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def _blocks(dataset: Dataset, parts: Split) -> Iterator[Indices]:
+    """Runs of held-out windows between which there are windows to train on."""
+    breaks = np.unique(np.searchsorted(parts.held_out, parts.train))
+    yield from np.split(parts.held_out, breaks[(breaks > 0) & (breaks < len(parts.held_out))])
