@@ -1,0 +1,137 @@
+"""Local evidence of pictures: where is something that a normal picture does not have?
+
+Sources:
+- S. Akcay, A. Atapour-Abarghouei, T. P. Breckon, GANomaly, ACCV 2018, section 3.1: the discriminator, here fully
+  convolutional and with a second output.
+- V. Zavrtanik, M. Kristan, D. Skocaj, DRAEM, ICCV 2021, section 3.2, and H. M. Schluter et al., Natural synthetic
+  anomalies, ECCV 2022: per place, told from the normal picture by training on pseudo-anomalies. Network, anomalies and
+  loss are others here.
+- T.-Y. Lin et al., Feature pyramid networks, CVPR 2017, section 3: coarse maps are added to fine ones, top down.
+
+Three evidences: the worst places' logits; the same relative to the rest of their own picture, as one texture looks
+stranger than another without being wrong; and the worst patches' distance to a memory of normal ones.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.patches import PatchMemory
+from model.smoothing import local_mean
+
+SURROUNDINGS = 9  # pixels a side in which contrast is measured
+FAINTEST = 0.03  # contrast that is taken as seen
+CELLS = 4  # a side of the grid of features by which generated pictures are compared to real ones
+WORST = 200  # the worst one place in so many makes a picture's evidence …
+FEWEST = 2  # … but at least so many
+
+
+def _convolution(inputs: int, outputs: int, *, halve: bool = False, dilation: int = 1) -> nn.Sequential:
+    size, stride, padding = (4, 2, 1) if halve else (3, 1, dilation)
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
+
+
+def _upsample(x: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(x, like.shape[2:], mode="bilinear")
+
+
+class LocalDiscriminator(nn.Module):
+    """Discriminator of whole pictures and of places, and a memory of normal patches.
+
+    Takes prepared pictures `[B, channels, h, w]`, float in −1.5…1.5, of 8 to 256 pixels a side.
+    """
+
+    level: Tensor
+    spread: Tensor
+
+    def __init__(self, channels: int, width: int = 16, patches: int = 1024) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(_convolution(2 * channels, width, halve=True), _convolution(width, width))
+        self.middle = nn.Sequential(_convolution(width, 2 * width, halve=True), _convolution(2 * width, 2 * width))
+        self.coarse = nn.Sequential(
+            _convolution(2 * width, 4 * width, halve=True),
+            _convolution(4 * width, 4 * width),
+            _convolution(4 * width, 4 * width, dilation=2),
+        )
+        self.to_middle, self.mix_middle = nn.Conv2d(4 * width, 2 * width, 1), _convolution(2 * width, 2 * width)
+        self.to_fine, self.mix_fine = nn.Conv2d(2 * width, width, 1), _convolution(width, width)
+        self.spoilt = nn.ModuleList([nn.Conv2d(width << level, 1, 1) for level in range(3)])
+        self.judge = nn.Linear(4 * width * CELLS * CELLS, 1)
+        self.patches = PatchMemory(channels, patches)
+        self.register_buffer("level", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Prepared pictures to logits `[B]` (real above 0), to logits by place (spoilt above 0), and to features."""
+        maps = self._maps(x)
+        judge, features = self._judge(maps[-1])
+        return judge, self._places(*maps)[0], features  # (B,), (B, h/2, w/2), (B, 64 · width)
+
+    def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Only what the adversarial part needs: logits `[B]` (real above 0) and features to match."""
+        return self._judge(self._maps(x)[-1])
+
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits by place (spoilt above 0): `[B, h/2, w/2]`, and the coarse part of them `[B, h/8, w/8]`."""
+        return self._places(*self._maps(x))
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        detail = x - local_mean(x, SURROUNDINGS)
+        contrast = local_mean(local_mean(detail.square(), SURROUNDINGS), SURROUNDINGS)
+        relative = 0.5 * detail / (contrast + FAINTEST**2).sqrt()
+        both = torch.cat([x, relative], dim=1).contiguous(memory_format=torch.channels_last)  # (B, 2C, h, w)
+        fine = self.fine(both)  # (B, width, h/2, w/2)
+        middle = self.middle(fine)  # (B, 2 · width, h/4, w/4)
+        return fine, middle, self.coarse(middle)  # (B, 4 · width, h/8, w/8)
+
+    def _judge(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        features = functional.adaptive_avg_pool2d(coarse, CELLS).flatten(1)  # (B, 64 · width)
+        return self.judge(features).squeeze(1), features
+
+    def _places(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        middle = self.mix_middle(middle + _upsample(self.to_middle(coarse), middle))
+        mixed = self.mix_fine(fine + _upsample(self.to_fine(middle), fine))
+        logits = [head(maps) for head, maps in zip(self.spoilt, (mixed, middle, coarse), strict=True)]
+        total = logits[0] + _upsample(logits[1], fine) + _upsample(logits[2], fine)
+        return total[:, 0], logits[2][:, 0]  # (B, h/2, w/2), (B, h/8, w/8)
+
+    @torch.no_grad()
+    def remember(self, x: Tensor) -> None:
+        """Takes prepared normal pictures `[N, C, h, w]`, N >= 10, in evaluation mode; forgets those before."""
+        logits = torch.cat([self.places(some)[0] for some in torch.split(x[:512], 32)])
+        self.level, self.spread = logits.mean(), logits.std()
+        self.patches.remember(x[:1024])
+
+    def evidence(self, x: Tensor, *, patches: bool = True) -> dict[str, Tensor]:
+        """Prepared pictures to `[B]` per evidence; larger is stranger. Without `patches` at about half the cost."""
+        logits = self.places(x)[0]
+        evidence = {"spoilt": _worst(logits), "outlying": _worst(self._outlying(logits))}
+        if patches:
+            evidence["patches"] = _worst(self.patches.strangeness(x))
+        return evidence
+
+    def heat(self, x: Tensor) -> Tensor:
+        """Prepared pictures to how strange each pixel is: `[B, h, w]`, >= 0.
+
+        The logit as it is, relative to its own picture's, and the patches' distance alike, each in standard deviations.
+        """
+        logits, strangeness = self.places(x)[0], self.patches.strangeness(x)
+        spread = strangeness.std(dim=(1, 2), keepdim=True)
+        relative = (strangeness - strangeness.mean(dim=(1, 2), keepdim=True)) / (spread + 0.1)
+        total = (logits - self.level) / self.spread + self._outlying(logits)
+        maps = [functional.interpolate(part[:, None], x.shape[2:], mode="bilinear") for part in (total, relative)]
+        return functional.softplus(maps[0] + maps[1])[:, 0]  # (B, h, w)
+
+    def _outlying(self, logits: Tensor) -> Tensor:
+        """In standard deviations from the mean of their own picture."""
+        spread = logits.std(dim=(1, 2), keepdim=True) + 0.1 * self.spread
+        return (logits - logits.mean(dim=(1, 2), keepdim=True)) / spread
+
+
+def _worst(maps: Tensor) -> Tensor:
+    """The mean of the largest few of `[B, h', w']`: `[B]`."""
+    places = maps.flatten(1)
+    return places.topk(min(places.shape[1], max(FEWEST, places.shape[1] // WORST)), dim=1).values.mean(dim=1)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.local import CELLS, LocalDiscriminator
+
+
+def pictures(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+
+
+@pytest.fixture(scope="module")
+def network() -> LocalDiscriminator:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = LocalDiscriminator(1, width=8, patches=64).eval()
+    network.remember(pictures(20, 1, 32, 32))
+    return network
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 1), (11, 60, 3), (9, 255, 2), (256, 256, 4)])
+def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    network = LocalDiscriminator(channels, width=4, patches=16).eval()
+    x = pictures(10, channels, height, width)
+    network.remember(x)
+    judge, spoilt, features = network(x[:2])
+    assert judge.shape == (2,)
+    assert spoilt.shape == (2, height // 2, width // 2)
+    assert features.shape == (2, 4 * 4 * CELLS * CELLS)
+    evidence = network.evidence(x[:2])
+    assert set(evidence) == {"spoilt", "outlying", "patches"}
+    assert all(value.shape == (2,) and bool(torch.isfinite(value).all()) for value in evidence.values())
+    heat = network.heat(x[:2])
+    assert heat.shape == (2, height, width)
+    assert heat.min() >= 0.0
+    assert torch.isfinite(heat).all()
+
+
+def test_the_parts_asked_for_by_themselves_are_those_of_the_whole(network: LocalDiscriminator) -> None:
+    x = pictures(4, 1, 32, 32)
+    judge, spoilt, features = network(x)
+    torch.testing.assert_close(network.compare(x), (judge, features))
+    torch.testing.assert_close(network.places(x)[0], spoilt)
+
+
+def test_a_picture_is_scored_the_same_alone_and_in_a_batch(network: LocalDiscriminator) -> None:
+    x = pictures(6, 1, 32, 32)
+    together, alone = network.evidence(x), network.evidence(x[2:3])
+    for name, value in alone.items():
+        torch.testing.assert_close(value, together[name][2:3], rtol=1e-4, atol=1e-4)
+
+
+def test_the_cheap_profile_leaves_the_patches_out(network: LocalDiscriminator) -> None:
+    assert set(network.evidence(pictures(2, 1, 32, 32), patches=False)) == {"spoilt", "outlying"}
+
+
+def test_a_picture_without_any_contrast_has_finite_evidence(network: LocalDiscriminator) -> None:
+    flat = torch.full((2, 1, 32, 32), 0.3)
+    assert all(bool(torch.isfinite(value).all()) for value in network.evidence(flat).values())
+    assert torch.isfinite(network.heat(flat)).all()
+
+
+def test_what_was_remembered_is_in_the_state(network: LocalDiscriminator) -> None:
+    other = LocalDiscriminator(1, width=8, patches=64).eval()
+    other.load_state_dict(network.state_dict())
+    x = pictures(3, 1, 32, 32)
+    torch.testing.assert_close(other.evidence(x), network.evidence(x))
+    torch.testing.assert_close(other.heat(x), network.heat(x))

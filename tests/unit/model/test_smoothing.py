@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from model.smoothing import local_mean
+
+
+@pytest.mark.parametrize("size", [1, 3, 9, 15])
+def test_a_local_mean_is_that_of_the_pixels_there_are(size: int, digits: NDArray[np.uint8]) -> None:
+    x = torch.from_numpy(digits[:3]).permute(0, 3, 1, 2).float()[:, :, :, :6]
+    expected = (
+        functional.avg_pool2d(x, size, stride=1, padding=size // 2, count_include_pad=False) if size < 9 else None
+    )
+    if expected is None:
+        expected = torch.stack([_by_hand(picture[0], size) for picture in x])[:, None]
+    torch.testing.assert_close(local_mean(x, size), expected)
+
+
+def _by_hand(picture: torch.Tensor, size: int) -> torch.Tensor:
+    reach, (height, width) = size // 2, picture.shape
+    means = [
+        picture[max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1].mean()
+        for i in range(height)
+        for j in range(width)
+    ]
+    return torch.stack(means).view(height, width)
