@@ -83,6 +83,8 @@ class Protocol:
     choice: tuple[str, ...]
     goal: Goal | None
     quick: tuple[str, ...]
+    size: int  # how many cases it has
+    kind: Kind = Kind.IMAGE
     pooled: bool = False
     compared: bool = True  # with the baselines
 
@@ -239,6 +241,7 @@ PROTOCOLS = {
             CHOICE_DIGITS,
             Goal(0.97, least_part=0.92),
             quick=("1",),
+            size=10,
         ),
         Protocol(
             "B",
@@ -247,6 +250,7 @@ PROTOCOLS = {
             CHOICE_DIGITS,
             Goal(0.99, least_part=0.98),
             quick=("8",),
+            size=10,
         ),
         Protocol(
             "C",
@@ -255,6 +259,7 @@ PROTOCOLS = {
             ("noise", "elastic", "patch"),
             Goal(0.99, least_part=0.95),
             quick=("digits",),
+            size=1,
             pooled=True,
         ),
         Protocol(
@@ -264,6 +269,7 @@ PROTOCOLS = {
             ("crack",),
             Goal(0.85, pixel_auroc=0.90),
             quick=("tiles",),
+            size=1,
         ),
         Protocol(
             "SKAB",
@@ -272,6 +278,8 @@ PROTOCOLS = {
             tuple(str(run) for run in range(8)),
             Goal(0.95, auprc=0.95),
             quick=("0",),
+            size=16,
+            kind=Kind.SEQUENCE,
         ),
         Protocol(
             "NAB",
@@ -285,6 +293,8 @@ PROTOCOLS = {
             ),
             Goal(0.80, auprc=0.50),
             quick=("ec2_request_latency_system_failure",),
+            size=7,
+            kind=Kind.SEQUENCE,
         ),
         Protocol(
             "objectives",
@@ -293,6 +303,7 @@ PROTOCOLS = {
             (),
             None,
             quick=("lsgan:A-1",),
+            size=24,
             compared=False,
         ),
         Protocol(
@@ -302,6 +313,7 @@ PROTOCOLS = {
             (),
             None,
             quick=("lstm:A-1",),
+            size=8,
             compared=False,
         ),
         Protocol(
@@ -311,6 +323,7 @@ PROTOCOLS = {
             (),
             None,
             quick=("5:A-9",),
+            size=12,
             compared=False,
         ),
     )
