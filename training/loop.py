@@ -6,60 +6,58 @@ ganomaly-stream train --kind image --data normal.npz --registry models --name im
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model.calibration import Fitted, calibrate, write_sketch
-from model.config import ImageConfig, Kind, SequenceConfig
-from model.detector import Floats, Network, pick_device, place, raw_evidence
+from model.config import Kind, Profile
+from model.detector import Floats, Network, pick_device, raw_evidence
 from model.errors import TrainingError
 from model.image import ImageGanomaly
 from model.manifest import Manifest, TrainingData
+from model.objectives import DEFAULT_OBJECTIVE
 from model.registry import Registry
-from model.sequence import SequenceGanomaly
 from stream_app.clock import Clock, SystemClock
 from training.card import write_card
+from training.co_training import MOST_NORMAL, learn_labels
+from training.cross_fit import held_out_evidence
 from training.data import Dataset
-from training.split import Indices, Split, split
-from training.steps import ImageStep, SequenceStep, Step
+from training.distributed import Workers, joined, own_device
+from training.learn import Budget, CurvePoint, Learned, Progress, learn
+from training.parts import Parts, divide
+from training.split import Indices, Split
+from training.start import Recipe, start
 
-# The evidence that makes the score. What is left out is reported all the same: the reconstruction error of pictures
-# falls where an anomaly is simpler than the normal ones, and the latent distance of windows was near chance on short
-# histories.
-USED = {
-    Kind.IMAGE: ("latent", "projection", "map"),
-    Kind.SEQUENCE: ("reconstruction", "mahalanobis", "neighbours"),
-}
-WARM_UP_STEPS = 30
-REPORT_EVERY = 0.25  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where training is. `share` runs from 0 to 1; `losses` are those of the last step."""
-
-    share: float
-    step: int
-    elapsed: float
-    losses: dict[str, float]
+# Of windows: reported, but no part of the score, as it was near chance on short histories.
+UNUSED = ("latent",)
+# The evidence of windows is on a logarithmic scale; a factor of a half more often than not is drift, not an anomaly.
+LEAST_SCALE = {Kind.IMAGE: 0.0, Kind.SEQUENCE: 0.4}
+MOST_MEASURED = 5000
+SAMPLE = 256  # training records whose codes and reconstructions must differ
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A new version, and what was measured on records that it did not learn from."""
+    """A new version, and what was measured on records that it did not learn from.
+
+    `curve` are the losses on the way, `stopped` is why the learning ended.
+    """
 
     version: str
     path: str
     metrics: dict[str, float]
     champion: bool
     replaced: str | None  # the champion before, if any
+    curve: list[CurvePoint]
+    stopped: str
 
 
 def train(
@@ -75,42 +73,59 @@ def train(
     steps: int | None = None,
     promote: bool = True,
     clock: Clock | None = None,
+    objective: str = DEFAULT_OBJECTIVE,
+    generator: str | None = None,
+    attention: bool | None = None,
+    from_version: str | None = None,
 ) -> TrainResult:
     """Trains on the normal records of `dataset`, saves a version, and puts it in service.
 
     The new version becomes the champion whether or not there was one; `promote=False` leaves the pointer alone.
     `seconds` is the time for gradient steps; what comes after (memory, calibration, saving) takes a little more. With
-    `steps` so many are made however long they take, and the same seed gives the same weights on the same machine.
-    Records labelled anomalous are never learned from; where there are any, `metrics` tells how well they were told from
-    the held-out normal ones. Raises TrainingError when there is too little data, or the networks diverge or collapse;
-    nothing is saved then.
+    `steps` so many are made however long they take, and the same seed gives the same weights on the same machine. It
+    ends earlier where a validation loss no longer falls. `objective`, `generator`, `attention` and `from_version` are
+    those of `training.start.Recipe`.
+
+    The generator never learns from records labelled anomalous. Where there are any, a part of them teaches an evidence
+    of its own, and `metrics` tells how well the others were told from the held-out normal ones. Under torchrun every
+    process calls this with the same arguments and gets the same result; the first one saves.
+
+    Raises TrainingError when there is too little data, or the networks diverge or collapse, and UsageError for what
+    can't be asked; nothing is saved then.
     """
     if kind != dataset.kind:
         raise TrainingError(f"{dataset.source} holds {dataset.kind} records, not {kind}")
     if not (math.isfinite(seconds) and seconds > 0) or (steps is not None and steps < 1):
         raise TrainingError(f"seconds must be above 0 and steps at least 1, not {seconds} and {steps}")
+    recipe = Recipe(objective, generator, attention, from_version)
+    recipe.check(dataset.kind)
     clock = clock or SystemClock()
     started, created = clock.monotonic(), datetime.fromtimestamp(clock.time(), UTC)
-    trained = _train(dataset, pick_device(device), seconds, steps, seed, clock, on_progress)
-    manifest = Manifest(
-        name=name,
-        kind=dataset.kind,
-        created_at=created,
-        config=trained.network.config.to_json(),
-        input_shape=trained.network.config.input_shape,
-        metrics=trained.metrics,
-        training_data=TrainingData(source=dataset.source, rows=int(dataset.clean.sum()), sha256=dataset.sha256),
-        calibration=trained.fitted.calibration,
-        score_sketch=write_sketch(trained.fitted.scores),
-        parent=registry.champion(name),
-        seed=seed,
-        seconds=round(clock.monotonic() - started, 3),
-        libraries={package: installed(package) for package in ("torch", "numpy", "datasketches", "safetensors")},
-    )
-    version = registry.save(manifest, trained.network, write_card(manifest, trained.raw))
-    if promote:
-        registry.promote(name, version)
-    return TrainResult(version, registry.path(name, version), trained.metrics, promote, manifest.parent)
+    target = pick_device(own_device(device))
+    with joined(target) as workers:
+        job = _Job(dataset, recipe, registry, name, target, seed, workers)
+        budget = Budget(seconds, steps, clock)
+        network, parts, learned = _learn(job, budget, on_progress)
+        result = None
+        if workers.first:
+            trained = _finish(job, network, parts, learned)
+            result = _save(job, trained, learned, created, round(clock.monotonic() - started, 3), promote)
+        result = workers.agree(result)
+    assert result is not None
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be trained."""
+
+    dataset: Dataset
+    recipe: Recipe
+    registry: Registry
+    name: str
+    device: torch.device
+    seed: int
+    workers: Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,33 +138,60 @@ class _Trained:
     metrics: dict[str, float]
 
 
-def _train(
-    dataset: Dataset,
-    device: torch.device,
-    seconds: float,
-    steps: int | None,
-    seed: int,
-    clock: Clock,
-    on_progress: Callable[[Progress], None] | None,
-) -> _Trained:
-    parts = split(dataset, np.random.default_rng(seed))
-    with _seeded(seed):
-        network, step = _set_up(dataset, parts, device, seed)
-        taken = _learn(network, step, seconds, steps, clock, on_progress)
-    _remember(network, dataset, parts.train, device, seed)
-    fitted, raw = _calibrate(network, dataset, parts, device)
+def _learn(job: _Job, budget: Budget, on_progress: Callable[[Progress], None] | None) -> tuple[Network, Parts, Learned]:
+    parts = divide(job.dataset, np.random.default_rng(job.seed))
+    sample = parts.train[np.linspace(0, len(parts.train) - 1, min(SAMPLE, len(parts.train))).astype(np.int64)]
+    with _seeded(job.seed):
+        network, step = start(job.dataset, parts, job.recipe, job.registry, job.name, job.device, job.seed, job.workers)
+        learned = learn(network, step, _records(job, sample), budget, job.workers, on_progress)
+    return network, parts, learned
+
+
+def _finish(job: _Job, network: Network, parts: Parts, learned: Learned) -> _Trained:
+    """Memory, labels, calibration and measures."""
+    dataset = job.dataset
+    raw = _held_out_evidence(job, network, parts)
+    fitted = _calibrate(network, dataset, raw)
     if dataset.kind is Kind.SEQUENCE:
         # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
         # without it: scores of later normal windows come out lower by that, never higher.
-        _remember(network, dataset, np.flatnonzero(dataset.clean), device, seed)
+        _remember(job, network, np.flatnonzero(dataset.clean))
     metrics = {
-        "steps": float(taken),
+        "steps": float(learned.steps),
+        "best_step": float(learned.kept),
         "train_records": float(len(parts.train)),
+        "validation_records": float(len(parts.watched)),
         "held_out_records": float(len(parts.held_out)),
         "held_out_above_2": float((fitted.scores >= 2.0).mean()),
-        **_labelled(network, dataset, fitted, device),
+        **_measured(job, network, parts, fitted),
     }
     return _Trained(network, fitted, raw, metrics)
+
+
+def _save(
+    job: _Job, trained: _Trained, learned: Learned, created: datetime, seconds: float, promote: bool
+) -> TrainResult:
+    data, config, champion = job.dataset, trained.network.config, job.registry.champion(job.name)
+    manifest = Manifest(
+        name=job.name,
+        kind=data.kind,
+        created_at=created,
+        config=config.to_json(),
+        input_shape=config.input_shape,
+        metrics=trained.metrics,
+        training_data=TrainingData(source=data.source, rows=int(data.clean.sum()), sha256=data.sha256),
+        calibration=trained.fitted.calibration,
+        score_sketch=write_sketch(trained.fitted.scores),
+        parent=job.recipe.from_version or champion,
+        seed=job.seed,
+        seconds=seconds,
+        libraries={package: installed(package) for package in ("torch", "numpy", "datasketches", "safetensors")},
+    )
+    version = job.registry.save(manifest, trained.network, write_card(manifest, trained.raw))
+    if promote:
+        job.registry.promote(job.name, version)
+    path = job.registry.path(job.name, version)
+    return TrainResult(version, path, trained.metrics, promote, champion, learned.curve, learned.stopped)
 
 
 @contextmanager
@@ -160,96 +202,67 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _set_up(dataset: Dataset, parts: Split, device: torch.device, seed: int) -> tuple[Network, Step]:
+def _records(job: _Job, index: Indices) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(job.dataset.x[index])).to(job.device)
+
+
+def _remember(job: _Job, network: Network, index: Indices) -> None:
+    chosen = np.sort(np.random.default_rng(job.seed).permutation(index)[: network.config.memory])
+    network.remember(network.prepare(_records(job, chosen)))
+
+
+def _learn_labels(job: _Job, network: Network, parts: Parts) -> None:
+    if len(parts.labelled):
+        random = torch.Generator(job.device).manual_seed(job.seed)
+        normal = np.random.default_rng(job.seed).permutation(parts.train)[:MOST_NORMAL]
+        learn_labels(network, _records(job, normal), _records(job, parts.labelled), random)
+
+
+def _held_out_evidence(job: _Job, network: Network, parts: Parts) -> dict[str, Floats]:
+    dataset = job.dataset
     if dataset.kind is Kind.IMAGE:
-        return _set_up_image(dataset, parts, device, seed)
-    return _set_up_sequence(dataset, parts, device, seed)
+        _remember(job, network, parts.train)
+        _learn_labels(job, network, parts)
+        return raw_evidence(network, dataset.x[parts.held_out], job.device)
+    _learn_labels(job, network, parts)
+    return held_out_evidence(
+        dataset,
+        Split(parts.train, parts.held_out),
+        lambda index: _remember(job, network, index),
+        lambda index: raw_evidence(network, dataset.x[index], job.device),
+    )
 
 
-def _set_up_image(dataset: Dataset, parts: Split, device: torch.device, seed: int) -> tuple[Network, Step]:
-    height, width, channels = dataset.input_shape
-    config = ImageConfig.for_shape(height, width, channels)
-    network = ImageGanomaly(replace(config, memory=min(config.memory, len(parts.train))))
-    pictures = dataset.x[parts.train]
-    low, high = np.percentile(pictures[:: max(1, len(pictures) // 1000)], [0.1, 99.9])
-    if high <= low:
-        raise TrainingError(f"{dataset.source}: the normal pictures are all of one brightness, {low:g}")
-    network.low, network.high = torch.tensor(float(low)), torch.tensor(float(high))
-    place(network, device)
-    return network, ImageStep(network, pictures, device, seed)
+def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, tuple[str, ...]]:
+    if not isinstance(network, ImageGanomaly):
+        return dict.fromkeys(Profile, tuple(name for name in raw if name not in UNUSED))
+    return network.profiles
 
 
-def _set_up_sequence(dataset: Dataset, parts: Split, device: torch.device, seed: int) -> tuple[Network, Step]:
-    length, features = dataset.input_shape
-    config = SequenceConfig.for_shape(length, features)
-    network = SequenceGanomaly(replace(config, memory=min(config.memory, int(dataset.clean.sum()))))
-    windows = dataset.x[parts.train]
-    # Windows of a series overlap, so that the newest observation of each gives every observation once.
-    rows = windows[:, -1] if dataset.series is not None else windows.reshape(-1, features)
-    if float(np.ptp(rows, axis=0).max()) == 0.0:
-        raise TrainingError(f"{dataset.source}: no feature of the normal observations ever changes")
-    network.fit_scaling(torch.from_numpy(np.ascontiguousarray(rows)))
-    place(network, device)
-    return network, SequenceStep(network, dataset.x, parts.train, device, seed)
-
-
-def _learn(
-    network: Network,
-    step: Step,
-    seconds: float,
-    steps: int | None,
-    clock: Clock,
-    on_progress: Callable[[Progress], None] | None,
-) -> int:
-    """The loop. Returns the number of steps it took."""
-    network.train()
-    started, reported, taken = clock.monotonic(), 0.0, 0
-    while True:
-        elapsed = clock.monotonic() - started
-        share = elapsed / seconds if steps is None else taken / steps
-        if share >= 1.0:
-            break
-        losses = step(min(1.0, (taken + 1) / WARM_UP_STEPS) * (0.5 + 0.5 * math.cos(math.pi * share)))
-        taken += 1
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise TrainingError(f"training diverged at step {taken}: {losses}; nothing was saved")
-        if on_progress and (elapsed - reported >= REPORT_EVERY or taken == 1):
-            reported = elapsed
-            on_progress(Progress(share, taken, elapsed, losses))
-    network.eval()
-    if on_progress:
-        on_progress(Progress(1.0, taken, clock.monotonic() - started, losses))
-    return taken
-
-
-def _remember(network: Network, dataset: Dataset, index: Indices, device: torch.device, seed: int) -> None:
-    chosen = np.sort(np.random.default_rng(seed).permutation(index)[: network.config.memory])
-    network.remember(network.prepare(torch.from_numpy(np.ascontiguousarray(dataset.x[chosen])).to(device)))
-
-
-def _calibrate(
-    network: Network, dataset: Dataset, parts: Split, device: torch.device
-) -> tuple[Fitted, dict[str, Floats]]:
-    raw = raw_evidence(network, dataset.x[parts.held_out], device)
+def _calibrate(network: Network, dataset: Dataset, raw: dict[str, Floats]) -> Fitted:
     if wrong := [name for name, values in raw.items() if not np.isfinite(values).all()]:
         raise TrainingError(
             f"training diverged: {', '.join(wrong)} of held-out records is not finite; nothing was saved"
         )
     try:
-        return calibrate(raw, USED[dataset.kind]), raw
+        return calibrate(raw, _profiles(network, raw), least_scale=LEAST_SCALE[dataset.kind])
     except ValueError as error:
         raise TrainingError(
             f"training collapsed: held-out records can't be told apart ({error}); nothing was saved"
         ) from error
 
 
-def _labelled(network: Network, dataset: Dataset, fitted: Fitted, device: torch.device) -> dict[str, float]:
-    """AUROC of the labelled anomalies of the file against the held-out normal records; neither was learned from."""
-    if dataset.y is None or not dataset.y.any():
+def _measured(job: _Job, network: Network, parts: Parts, fitted: Fitted) -> dict[str, float]:
+    """AUROC of labelled anomalies against the held-out normal records; neither was learned from."""
+    if not len(parts.measured):
         return {}
-    anomalous = np.flatnonzero(dataset.y)[:5000]
-    scores = fitted.calibration.score(raw_evidence(network, dataset.x[anomalous], device))
-    return {"auroc": auroc(fitted.scores, scores)}
+    records = job.dataset.x[parts.measured[:MOST_MEASURED]]
+    scores = fitted.calibration.score(raw_evidence(network, records, job.device))
+    return {
+        "labelled_records": float(len(parts.labelled)),
+        "measured_anomalies": float(len(records)),
+        "auroc": auroc(fitted.scores, scores),
+    }
 
 
 def auroc(normal: NDArray[np.float32], anomalous: NDArray[np.float32]) -> float:

@@ -26,7 +26,7 @@ from stream_app.errors import UsageError
 from stream_app.settings import load_settings
 
 if TYPE_CHECKING:
-    from training.loop import Progress as State
+    from training.learn import Progress as State
     from training.loop import TrainResult
 
 

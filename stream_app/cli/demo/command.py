@@ -181,7 +181,7 @@ class Demo:
 
     def _train(self, settings: Settings, dataset: Dataset, name: str, seconds: float) -> None:
         from model.registry import Registry
-        from training.loop import Progress as State
+        from training.learn import Progress as State
         from training.loop import train
 
         with self._bar("{task.fields[note]}") as bar:
