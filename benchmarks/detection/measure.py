@@ -76,7 +76,7 @@ def measure(case: Case, material: Material, seed: int, seconds: float) -> Figure
         figures["fast"] = quality(fast.score, y, part)
         detector.profile = Profile.ACCURATE
     if material.masks is not None:
-        figures["pixels"] = pixels(detector.localize, material)
+        figures["pixels"] = pixels(detector.localize(_pictures(material.test[material.y == 1])), material)
     return figures
 
 
@@ -156,15 +156,10 @@ def cost(detector: Detector, records: NDArray[Any]) -> Figures:
     }
 
 
-def pixels(localize: Callable[[NDArray[Any]], Floats], material: Material) -> Figures:
-    """AUROC and AUPRC of the heat maps' pixels over the defective pictures: all of them, and by kind of defect."""
+def pixels(maps: Floats, material: Material) -> Figures:
+    """AUROC and AUPRC of the pixels of heat maps `[n, H, W]` of the defective pictures: all, and by kind of defect."""
     assert material.masks is not None
-    defective = np.flatnonzero(material.y)
-    maps, masks, part = (
-        localize(_pictures(material.test[defective])),
-        material.masks[defective],
-        material.part[defective],
-    )
+    masks, part = material.masks[material.y == 1], material.part[material.y == 1]
     chosen = {"all": np.ones(len(part), dtype=bool)} | {name: part == name for name in sorted(set(part.tolist()))}
     return {
         name: {

@@ -3,7 +3,8 @@
 A series is scored by windows of 32 steps and of the product's own length; `/32` after a method's name says which. Of
 variants, the page counts the better one. `pca_residual_calm` is PCA's residual under a causal mean of 30 scores;
 `patch_knn` the distance of each 9×9 patch to its nearest of 8,000 normal ones, and a picture's score is its worst
-patch: `plain` of centred patches, `contrast` of ones divided by their deviation as well.
+patch: `centred` has each patch less its own mean, `contrast` the picture less its local mean and over its local
+deviation, in squares of 31 pixels, before patches are cut.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ WINDOW = 32
 CALM = 30  # scores
 PATCH, STRIDE = 9, 2
 REMEMBERED = 8000
-LEAST_DEVIATION = 2.0  # of 255: a patch of one level has no contrast to be divided by
+AROUND = 31  # pixels: what contrast is measured in
+LEAST_DEVIATION = 5.0  # of 255: what is of one level has no contrast to be divided by
 SOME_PICTURES = 1000  # of the normal ones
 
 Floats = NDArray[np.floating]
@@ -46,7 +48,7 @@ def baselines(material: Material, seed: int = 0) -> dict[str, Figures]:
         found[name] = quality(fit(rows, seed)(asked), material.y, material.part)
         found[name]["seconds"] = time.process_time() - started
     if material.masks is not None:
-        for variant in ("plain", "contrast"):
+        for variant in ("centred", "contrast"):
             found[f"patch_knn/{variant}"] = _patch_neighbours(material, variant, seed)
     return found
 
@@ -78,16 +80,17 @@ def causal_mean(scores: Floats, length: int) -> Floats:
 
 def _patch_neighbours(material: Material, variant: str, seed: int) -> Figures:
     distances = patch_distances(material.train, variant, seed)
-    worst = np.concatenate([distances(some).max(axis=(1, 2)) for some in np.array_split(material.test, 20)])
+    found = np.concatenate([distances(some) for some in np.array_split(material.test, 20)])
+    maps = _whole_maps(found[material.y == 1], material.test.shape[1:3])
+    return quality(found.max(axis=(1, 2)), material.y, material.part) | {"pixels": pixels(maps, material)}
 
-    def heat_maps(pictures: NDArray[Any]) -> Floats:
-        size = pictures.shape[1:3]
-        found = torch.from_numpy(distances(pictures[..., 0])).unsqueeze(1)
-        inner = functional.interpolate(found, [side - PATCH + 1 for side in size], mode="bilinear", align_corners=True)
-        rim = (PATCH // 2, PATCH - 1 - PATCH // 2)
-        return functional.pad(inner, (*rim, *rim), mode="replicate")[:, 0].numpy()
 
-    return quality(worst, material.y, material.part) | {"pixels": pixels(heat_maps, material)}
+def _whole_maps(distances: NDArray[np.float32], size: tuple[int, ...]) -> Floats:
+    """Distances of patches `[N, h, w]` at the pixels of the picture `[N, H, W]`: between the middles of the patches."""
+    inner = [side - PATCH + 1 for side in size]
+    maps = functional.interpolate(torch.from_numpy(distances)[:, None], inner, mode="bilinear", align_corners=True)
+    before, after = PATCH // 2, PATCH - 1 - PATCH // 2
+    return functional.pad(maps, (before, after, before, after), mode="replicate")[:, 0].numpy()
 
 
 def patch_distances(normal: NDArray[Any], variant: str, seed: int) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
@@ -110,12 +113,18 @@ def patch_distances(normal: NDArray[Any], variant: str, seed: int) -> Callable[[
 
 
 def _patches(pictures: NDArray[Any], variant: str) -> tuple[torch.Tensor, tuple[int, int]]:
-    """Centred patches `[n, 81]`, and how many a picture has down and across."""
-    pixels_ = torch.from_numpy(np.ascontiguousarray(pictures)).float().unsqueeze(1)  # (N, 1, H, W)
-    cut = functional.unfold(pixels_, PATCH, stride=STRIDE).transpose(1, 2)  # (N, h · w, 81)
+    """Patches `[n, 81]`, and how many a picture has down and across."""
+    levels = torch.from_numpy(np.ascontiguousarray(pictures)).float().unsqueeze(1)  # (N, 1, H, W)
+    if variant == "contrast":
+        levels = levels - _local_mean(levels)
+        levels = levels / (_local_mean(levels.square()).sqrt() + LEAST_DEVIATION)
+    cut = functional.unfold(levels, PATCH, stride=STRIDE).transpose(1, 2)  # (N, h · w, 81)
     grid = [(side - PATCH) // STRIDE + 1 for side in pictures.shape[1:3]]
     patches = cut.reshape(-1, PATCH * PATCH)  # (N · h · w, 81)
-    patches = patches - patches.mean(dim=1, keepdim=True)
-    if variant == "contrast":
-        patches = patches / (patches.std(dim=1, keepdim=True) + LEAST_DEVIATION)
+    if variant == "centred":
+        patches = patches - patches.mean(dim=1, keepdim=True)
     return patches, (grid[0], grid[1])
+
+
+def _local_mean(levels: torch.Tensor) -> torch.Tensor:
+    return functional.avg_pool2d(functional.pad(levels, (AROUND // 2,) * 4, mode="replicate"), AROUND, stride=1)

@@ -61,7 +61,7 @@ def _whole(runs: Runs) -> Runs:
 
 
 def _rivals(found: Found, protocol: Protocol) -> Figures:
-    """Figures of each simple method, over the cases it was measured on; of variants, the better one."""
+    """Figures of each simple method, over the cases it was measured on; of variants, the better figure."""
     by_method: dict[str, list[Figures]] = {}
     for key, result in found.items():
         if key.protocol == protocol.name and key.method == BASELINES:
@@ -73,8 +73,11 @@ def _rivals(found: Found, protocol: Protocol) -> Figures:
         entry = {"auroc": _mean(protocol, cases, "auroc"), "auprc": _mean(protocol, cases, "auprc"), "variant": method}
         if "pixels" in cases[0]:
             entry["pixels"] = cases[0]["pixels"]["all"]
-        if name not in best or entry["auroc"] > best[name]["auroc"]:
-            best[name] = entry
+        known = best.setdefault(name, entry)
+        if entry["auroc"] > known["auroc"]:
+            best[name] = entry | {"auprc": max(entry["auprc"], known["auprc"])}
+        else:
+            known["auprc"] = max(entry["auprc"], known["auprc"])
     return best
 
 
@@ -138,7 +141,7 @@ def _parts(runs: Runs) -> Figures:
                     values.setdefault(part, {}).setdefault(what, []).append(of_part[what])
     return {
         part: {"auroc": float(np.mean(of["auroc"])), "auprc": float(np.mean(of["auprc"])), "least": min(of["auroc"])}
-        for part, of in values.items()
+        for part, of in sorted(values.items(), key=lambda item: (int(item[0]) if item[0].isdigit() else -1, item[0]))
     }
 
 
