@@ -186,7 +186,8 @@ def calibrate(
     """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, and the names that make each profile.
 
     Neighbouring windows of a series share most of their observations, so that a few hundred of them say little about
-    how fast the tails of their evidence fall: none is believed to fall faster than by e per `least_scale`.
+    how fast the tails of their evidence fall: none is believed to fall faster than by e per `least_scale`, nor is that
+    of their joint score.
 
     A record's evidence must not be judged by tails that knew it, or the joint score of fresh records would be larger
     than that of the held-out ones. So the joint tail is made from scores across ten folds of neighbouring records.
@@ -203,15 +204,18 @@ def calibrate(
         for profile, evidence in used.items()
     }
     tails = {name: Tail.fit(value, least_scale=least_scale) for name, value in values.items()}
-    joint = {profile: Joint(evidence=used[profile], tail=_joint_tail(some)) for profile, some in joined.items()}
+    joint = {
+        profile: Joint(evidence=used[profile], tail=_joint_tail(some, least_scale)) for profile, some in joined.items()
+    }
     held_out = joined[Profile.ACCURATE]
-    scores = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit]).surprise(held_out[ask])) / math.log(10.0)
+    surprise = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit], least_scale).surprise(held_out[ask]))
+    scores = surprise / math.log(10.0)
     return Fitted(Calibration(evidence=tails, joint=joint), scores.astype(np.float32))
 
 
-def _joint_tail(joined: Floats) -> Tail:
+def _joint_tail(joined: Floats, least_scale: float) -> Tail:
     """A mean of −ln p of normal records has an exponential tail, as each of them has: no shape need be guessed."""
-    return Tail.fit(joined, exponential=True)
+    return Tail.fit(joined, exponential=True, least_scale=least_scale)
 
 
 def _joined(values: Mapping[str, Floats], least_scale: float, fit: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Floats:

@@ -178,3 +178,21 @@ def test_an_evidence_that_sees_nothing_is_forgiven(random: np.random.Generator) 
     mean = [some.mean(axis=0) for some in (normal, strange)]
     separated = [(strangest > np.quantile(usual, 0.99)).mean() for usual, strangest in (joined, mean)]
     assert separated[0] > separated[1] + 0.1
+
+
+def test_few_neighbouring_windows_do_not_make_a_tail_that_is_too_steep(random: np.random.Generator) -> None:
+    def moving(count: int) -> dict[str, NDArray[np.float32]]:
+        """Logarithms of energy in windows of 64 that overlap by all but one, of three series."""
+        squares = np.square(random.standard_normal((count + 63, 3)))
+        means = np.lib.stride_tricks.sliding_window_view(squares, 64, axis=0).mean(axis=2)
+        return {f"evidence_{i}": np.log(means[:, i]).astype(np.float32) for i in range(3)}
+
+    used = dict.fromkeys(Profile, ("evidence_0", "evidence_1", "evidence_2"))
+    fresh = moving(20_000)
+    alarms = {}
+    for least in (0.0, 0.4):
+        runs = [calibrate(moving(84), used, least_scale=least).calibration.score(fresh) for _ in range(10)]
+        alarms[least] = [float((np.concatenate(runs) >= score).mean()) for score in (2.0, 3.0)]
+    assert alarms[0.0][0] > 0.1
+    assert alarms[0.4][0] < 0.015
+    assert alarms[0.4][1] < 0.0015
