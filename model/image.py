@@ -8,15 +8,14 @@ Sources:
 - H. Zhang et al., SAGAN, ICML 2019, section 3: attention in the generator, where it is asked for (model/attention.py).
 
 What a score is made of, cheapest first: the angle between the two codes, the distance of the head's output to its
-nearest normal neighbours, the same for the last convolutional map relative to their density, and how well a normal
-picture can be bent into this one (model/matching.py).
+nearest normal neighbours, the same for the last convolutional map relative to their density, what the discriminator
+finds spoilt in it place by place (model/local.py), and how well a normal picture can be bent into this one
+(model/matching.py) or, of pictures too large for that, its patches be found in normal ones (model/patches.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,8 @@ from torch.nn import functional
 from model.attention import MapAttention
 from model.config import ImageConfig, Profile
 from model.evidence import NeighbourMemory
+from model.labelled import LabelledEvidence
+from model.local import LocalDiscriminator
 from model.losses import latent_distance
 from model.matching import CANDIDATES, PictureMemory, worst_place, worst_tenth
 from model.recurrent import RowDecoder, RowEncoder
@@ -91,35 +92,11 @@ class Decoder(nn.Module):
         return torch.tanh(self.paint(self.blocks(maps)))  # (B, C, side, side)
 
 
-class Discriminator(nn.Module):
-    """Picture to a logit (real above 0) and to the features that the generator is asked to match."""
-
-    def __init__(self, config: ImageConfig, width: int) -> None:
-        super().__init__()
-        widths = _widths(config.side, width)
-        blocks = [_down(config.channels, widths[0], norm=False)]
-        blocks += [_down(a, b) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(*blocks)
-        self.judge = nn.Linear(widths[-1] * COARSEST * COARSEST, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared pictures `[B, C, side, side]` to logits and features."""
-        maps = self.blocks(x).flatten(1)
-        return self.judge(maps).squeeze(1), maps  # (B,), (B, 16 · 4w)
-
-
 class ImageGanomaly(nn.Module):
     """The whole: generator, second encoder, discriminator, head, and the memory of normal pictures.
 
     `low` and `high` are the training pictures' own range, so that a dark camera is seen as well as a bright one.
     """
-
-    # The reconstruction error is reported but makes no score: it falls where an anomaly is simpler than what is normal.
-    FAST = ("latent", "projection", "map")
-    EVIDENCE: ClassVar[Mapping[Profile, tuple[str, ...]]] = {
-        Profile.FAST: FAST,
-        Profile.ACCURATE: (*FAST, "match_place", "match_tenth"),
-    }
 
     low: Tensor
     high: Tensor
@@ -132,16 +109,32 @@ class ImageGanomaly(nn.Module):
         self.encoder = encoder(config, config.encoder_width)
         self.decoder = decoder(config, config.decoder_width)
         self.encoder2 = encoder(config, config.decoder_width)
-        self.discriminator = Discriminator(config, config.decoder_width)
+        self.discriminator = LocalDiscriminator(config.channels, config.decoder_width)
         self.head = nn.Sequential(
             nn.Linear(config.latent, config.latent), nn.ReLU(), nn.Linear(config.latent, config.projection)
         )
         self.projections = NeighbourMemory(config.memory, config.projection, config.neighbours)
         self.maps = NeighbourMemory(config.memory, config.sketch, config.neighbours)
         self.pictures = PictureMemory(config.memory, config.channels, config.side)
+        self.labelled = LabelledEvidence(config.projection, config.sketch) if config.labelled else None
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.full((), 255.0))
         self.register_buffer("mix", torch.zeros(self.encoder.features, config.sketch))
+
+    @property
+    def profiles(self) -> dict[Profile, tuple[str, ...]]:
+        """The evidence that makes the score of each profile.
+
+        The reconstruction error is reported but makes none: it falls where an anomaly is simpler than what is normal.
+        """
+        fast = ("latent", "projection", "map", *(("labelled",) if self.labelled is not None else ()))
+        accurate = (*fast, "spoilt", "outlying", "match_place", "match_tenth")
+        return {Profile.FAST: fast, Profile.ACCURATE: (*accurate, "patches") if self.is_fine else accurate}
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether a picture has details that are lost where it is seen whole."""
+        return self.config.fine_side > self.config.side
 
     def prepare(self, x: Tensor) -> Tensor:
         """Records `[B, H, W, C]`, uint8 or float in 0…255, to pictures `[B, C, fine_side, fine_side]` in −1.5…1.5."""
@@ -182,10 +175,19 @@ class ImageGanomaly(nn.Module):
         self.projections.remember(self.head(codes))
         self.maps.remember(self.sketch(maps))
         self.pictures.remember(whole)
+        self.discriminator.remember(x)
 
     def sketch(self, maps: Tensor) -> Tensor:
         """The last map in fewer numbers: `[B, sketch]`, along their strongest directions."""
         return maps @ self.mix
+
+    def two_views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole pictures to two ways to see them, both by angle: the head's output, the last map in fewer numbers."""
+        z, maps = self.encoder(x)
+        return self._two_views(z, maps)
+
+    def _two_views(self, z: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return functional.normalize(self.head(z), dim=1), functional.normalize(self.sketch(maps), dim=1)
 
     def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
         """Prepared pictures to `[B]` per evidence; larger is stranger."""
@@ -200,20 +202,19 @@ class ImageGanomaly(nn.Module):
             "projection": self.projections.distance(self.head(z)),
             "map": self.maps.relative_distance(cosines, near),
         }
+        if self.labelled is not None:
+            evidence["labelled"] = self.labelled(*self._two_views(z, maps))
         if profile is Profile.FAST:
             return evidence
         distances = self.pictures.distances(whole, near[:, :CANDIDATES])  # (B, 3, P, P)
-        return evidence | {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
+        matching = {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
+        return evidence | matching | self.discriminator.evidence(x, patches=self.is_fine)
 
     def localize(self, x: Tensor) -> Tensor:
-        """Prepared pictures to how far each pixel of the record is from its reconstruction: `[B, H, W]`, >= 0."""
+        """Prepared pictures to how strange each pixel of the record is: `[B, H, W]`, >= 0."""
         config = self.config
-        whole = self.whole(x)
-        _, output = self.generate(whole)
-        error = (whole - output).abs().mean(dim=1, keepdim=True)  # (B, 1, side, side)
-        error = functional.avg_pool2d(error, 3, stride=1, padding=1, count_include_pad=False)
+        heat = self.discriminator.heat(x)  # (B, fine_side, fine_side)
         longest = max(config.height, config.width)
-        square = longest if longest <= config.side else config.fine_side
-        if square != config.side:
-            error = functional.interpolate(error, (square, square), mode="bilinear")
-        return error[:, 0, : config.height, : config.width]  # (B, H, W)
+        if longest < config.fine_side and not self.is_fine:
+            heat = functional.interpolate(heat[:, None], (longest, longest), mode="bilinear", antialias=True)[:, 0]
+        return heat[:, : config.height, : config.width]  # (B, H, W)

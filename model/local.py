@@ -24,8 +24,8 @@ from model.smoothing import local_mean
 SURROUNDINGS = 9  # pixels a side in which contrast is measured
 FAINTEST = 0.03  # contrast that is taken as seen
 CELLS = 4  # a side of the grid of features by which generated pictures are compared to real ones
-WORST = 200  # the worst one place in so many makes a picture's evidence …
-FEWEST = 2  # … but at least so many
+WORST = 16  # places make a picture's evidence …
+WORST_SHARE = 8  # … but not more than one in so many
 
 
 def _convolution(inputs: int, outputs: int, *, halve: bool = False, dilation: int = 1) -> nn.Sequential:
@@ -64,14 +64,8 @@ class LocalDiscriminator(nn.Module):
         self.register_buffer("level", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Prepared pictures to logits `[B]` (real above 0), to logits by place (spoilt above 0), and to features."""
-        maps = self._maps(x)
-        judge, features = self._judge(maps[-1])
-        return judge, self._places(*maps)[0], features  # (B,), (B, h/2, w/2), (B, 64 · width)
-
-    def compare(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Only what the adversarial part needs: logits `[B]` (real above 0) and features to match."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared pictures to logits `[B]` (real above 0) and features `[B, 64 · width]` to match."""
         return self._judge(self._maps(x)[-1])
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +102,8 @@ class LocalDiscriminator(nn.Module):
     def evidence(self, x: Tensor, *, patches: bool = True) -> dict[str, Tensor]:
         """Prepared pictures to `[B]` per evidence; larger is stranger. Without `patches` at about half the cost."""
         logits = self.places(x)[0]
-        evidence = {"spoilt": _worst(logits), "outlying": _worst(self._outlying(logits))}
+        worst = _worst(logits)
+        evidence = {"spoilt": worst, "outlying": worst - logits.mean(dim=(1, 2))}
         if patches:
             evidence["patches"] = _worst(self.patches.strangeness(x))
         return evidence
@@ -132,6 +127,7 @@ class LocalDiscriminator(nn.Module):
 
 
 def _worst(maps: Tensor) -> Tensor:
-    """The mean of the largest few of `[B, h', w']`: `[B]`."""
+    """The mean of the largest of `[B, h', w']`: `[B]`."""
     places = maps.flatten(1)
-    return places.topk(min(places.shape[1], max(FEWEST, places.shape[1] // WORST)), dim=1).values.mean(dim=1)
+    count = min(WORST, -(-places.shape[1] // WORST_SHARE))
+    return places.topk(count, dim=1).values.mean(dim=1)

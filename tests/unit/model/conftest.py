@@ -69,7 +69,7 @@ def image_parts(digits: NDArray[np.uint8]) -> Parts:
     network.high = torch.tensor(16.0)
     network.eval()
     network.remember(network.prepare(torch.from_numpy(digits[:200])))
-    return Parts(_manifest(network, "image", digits[200:400], network.EVIDENCE), network, digits[400:])
+    return Parts(_manifest(network, "image", digits[200:400], network.profiles), network, digits[400:])
 
 
 @pytest.fixture(scope="session")

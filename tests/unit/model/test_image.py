@@ -25,13 +25,13 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     assert output.abs().max() <= 1.0
     logit, features = network.discriminator(whole)
     assert logit.shape == (2,)
-    assert features.shape == (2, 4 * config.decoder_width * 16 if config.side > 16 else 2 * config.decoder_width * 16)
+    assert features.shape == (2, 4 * config.decoder_width * 16)
     heat = network.localize(x)
     assert heat.shape == (2, shape[0], shape[1])
     assert heat.min() >= 0
     evidence = network.evidence(x)
-    assert set(evidence) == {"latent", "reconstruction", "projection", "map", "match_place", "match_tenth"}
-    assert set(network.evidence(x, Profile.FAST)) == {"latent", "reconstruction", "projection", "map"}
+    assert set(evidence) == {"reconstruction", *network.profiles[Profile.ACCURATE]}
+    assert set(network.evidence(x, Profile.FAST)) == {"reconstruction", *network.profiles[Profile.FAST]}
     assert all(value.shape == (2,) for value in evidence.values())
 
 
