@@ -64,11 +64,15 @@ class Learned:
 
 @dataclass(slots=True)
 class Budget:
-    """So many seconds on a clock, or so many steps however long they take."""
+    """So many seconds on a clock, or so many steps however long they take.
+
+    After `enough` steps there is nothing left to learn, whatever time there is.
+    """
 
     seconds: float
     steps: int | None
     clock: Clock
+    enough: int | None = None
     started: float = 0.0
 
     def start(self) -> None:
@@ -81,10 +85,18 @@ class Budget:
 
     def share(self, elapsed: float, taken: int) -> float:
         """How much of it is used, 1 and more when it is used up."""
-        return elapsed / self.seconds if self.steps is None else taken / self.steps
+        if self.steps is not None:
+            return taken / self.steps
+        used = elapsed / self.seconds
+        return used if self.enough is None else max(used, taken / self.enough)
 
-    def __str__(self) -> str:
-        return f"{self.seconds:g} seconds were used" if self.steps is None else f"{self.steps} steps were made"
+    def reason(self, taken: int) -> str:
+        """Why learning ends after `taken` steps when the budget is used up."""
+        if self.steps is not None:
+            return f"{self.steps} steps were made"
+        if self.enough is not None and taken >= self.enough:
+            return f"{taken} steps had shown every record often enough"
+        return f"{self.seconds:g} seconds were used"
 
 
 class EarlyStopping:
@@ -129,12 +141,12 @@ def learn(
     best = EarlyStopping(network)
     curve: list[CurvePoint] = []
     taken, reported, drawn, checked, looked = 0, 0.0, 0.0, 0.0, 0
-    stopped = str(budget)
     network.train()
     budget.start()
     while True:
         elapsed, share = workers.agree(_now(budget, taken))
         if share >= 1.0:
+            stopped = budget.reason(taken)
             break
         losses = workers.average(step(_rate(share, taken)))
         taken += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 
@@ -33,6 +33,7 @@ from training.data import Dataset
 from training.distributed import Workers, joined, own_device
 from training.learn import Budget, CurvePoint, Learned, Progress, learn
 from training.parts import Parts, divide
+from training.sequence_step import enough_steps
 from training.split import Indices, Split
 from training.start import Recipe, start
 
@@ -56,7 +57,7 @@ class TrainResult:
     metrics: dict[str, float]
     champion: bool
     replaced: str | None  # the champion before, if any
-    curve: list[CurvePoint]
+    curve: list[CurvePoint] = field(repr=False)
     stopped: str
 
 
@@ -140,6 +141,8 @@ class _Trained:
 
 def _learn(job: _Job, budget: Budget, on_progress: Callable[[Progress], None] | None) -> tuple[Network, Parts, Learned]:
     parts = divide(job.dataset, np.random.default_rng(job.seed))
+    if job.dataset.kind is Kind.SEQUENCE:
+        budget.enough = enough_steps(len(parts.fit))
     sample = parts.train[np.linspace(0, len(parts.train) - 1, min(SAMPLE, len(parts.train))).astype(np.int64)]
     with _seeded(job.seed):
         network, step = start(job.dataset, parts, job.recipe, job.registry, job.name, job.device, job.seed, job.workers)

@@ -15,6 +15,17 @@ from training.spoil_windows import spoil_windows
 from training.steps import ENCODER, LABELLED, RECONSTRUCTION, Optimisers, adversarial
 
 RATE = 4e-3
+BATCH = 64
+PASSES = 50
+FEWEST_STEPS = 200
+
+
+def enough_steps(windows: int) -> int:
+    """Steps after which a history of so many windows is known by heart, or will be: 50 passes, 200 steps at least.
+
+    What is then rebuilt well is no longer what is normal, but whatever happened; and a short one is done in seconds.
+    """
+    return max(FEWEST_STEPS, PASSES * windows // BATCH)
 
 
 class SequenceStep:
@@ -27,7 +38,7 @@ class SequenceStep:
         index: NDArray[np.int64],
         device: torch.device,
         seed: int,
-        batch: int = 64,
+        batch: int = BATCH,
         *,
         watched: NDArray[np.int64] | None = None,
         labelled: NDArray[np.generic] | None = None,

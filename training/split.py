@@ -76,4 +76,5 @@ def apart(dataset: Dataset, windows: Indices, held: Indices) -> Indices:
     after = np.searchsorted(held, windows)
     to_next = np.where(after < len(held), held[np.minimum(after, len(held) - 1)] - windows, length)
     to_last = np.where(after > 0, windows - held[np.maximum(after - 1, 0)], length)
-    return windows[np.minimum(to_next, to_last) >= length]
+    far: Indices = windows[np.minimum(to_next, to_last) >= length]
+    return far
