@@ -24,14 +24,31 @@ from model.smoothing import local_mean
 SURROUNDINGS = 9  # pixels a side in which contrast is measured
 FAINTEST = 0.03  # contrast that is taken as seen
 CELLS = 4  # a side of the grid of features by which generated pictures are compared to real ones
+SLOPE = 0.1
 WORST = 16  # places make a picture's evidence …
 WORST_SHARE = 8  # … but not more than one in so many
 
 
-def _convolution(inputs: int, outputs: int, *, halve: bool = False, dilation: int = 1) -> nn.Sequential:
-    size, stride, padding = (4, 2, 1) if halve else (3, 1, dilation)
-    convolution = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
+class _Convolution(nn.Module):
+    """Convolution, batch normalisation and rectifier; in evaluation mode the first two are one convolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, halve: bool = False, dilation: int = 1) -> None:
+        super().__init__()
+        size, stride, padding = (4, 2, 1) if halve else (3, 1, dilation)
+        self.convolution = nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps `[B, inputs, h, w]` to `[B, outputs, h', w']`, halved where asked."""
+        if self.training:
+            return functional.leaky_relu(self.norm(self.convolution(x)), SLOPE, inplace=True)
+        convolution, norm = self.convolution, self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        weight, bias = convolution.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+        maps = functional.conv2d(x, weight, bias, convolution.stride, convolution.padding, convolution.dilation)
+        return functional.leaky_relu(maps, SLOPE, inplace=True)
 
 
 def _upsample(x: Tensor, like: Tensor) -> Tensor:
@@ -49,15 +66,15 @@ class LocalDiscriminator(nn.Module):
 
     def __init__(self, channels: int, width: int = 16, patches: int = 1024) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_convolution(2 * channels, width, halve=True), _convolution(width, width))
-        self.middle = nn.Sequential(_convolution(width, 2 * width, halve=True), _convolution(2 * width, 2 * width))
+        self.fine = nn.Sequential(_Convolution(2 * channels, width, halve=True), _Convolution(width, width))
+        self.middle = nn.Sequential(_Convolution(width, 2 * width, halve=True), _Convolution(2 * width, 2 * width))
         self.coarse = nn.Sequential(
-            _convolution(2 * width, 4 * width, halve=True),
-            _convolution(4 * width, 4 * width),
-            _convolution(4 * width, 4 * width, dilation=2),
+            _Convolution(2 * width, 4 * width, halve=True),
+            _Convolution(4 * width, 4 * width),
+            _Convolution(4 * width, 4 * width, dilation=2),
         )
-        self.to_middle, self.mix_middle = nn.Conv2d(4 * width, 2 * width, 1), _convolution(2 * width, 2 * width)
-        self.to_fine, self.mix_fine = nn.Conv2d(2 * width, width, 1), _convolution(width, width)
+        self.to_middle, self.mix_middle = nn.Conv2d(4 * width, 2 * width, 1), _Convolution(2 * width, 2 * width)
+        self.to_fine, self.mix_fine = nn.Conv2d(2 * width, width, 1), _Convolution(width, width)
         self.spoilt = nn.ModuleList([nn.Conv2d(width << level, 1, 1) for level in range(3)])
         self.judge = nn.Linear(4 * width * CELLS * CELLS, 1)
         self.patches = PatchMemory(channels, patches)

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from model.local import CELLS, LocalDiscriminator
+from model.local import CELLS, SLOPE, LocalDiscriminator, _Convolution
 
 
 def pictures(*shape: int) -> Tensor:
@@ -63,3 +64,12 @@ def test_what_was_remembered_is_in_the_state(network: LocalDiscriminator) -> Non
     x = pictures(3, 1, 32, 32)
     torch.testing.assert_close(other.evidence(x), network.evidence(x))
     torch.testing.assert_close(other.heat(x), network.heat(x))
+
+
+def test_normalisation_that_is_part_of_a_convolution_changes_nothing() -> None:
+    x = pictures(4, 16, 16, 16)
+    block = _Convolution(16, 8, halve=True)
+    for _ in range(20):
+        block(x)
+    expected = functional.leaky_relu(block.eval().norm(block.convolution(x)), SLOPE)
+    torch.testing.assert_close(block(x), expected)
