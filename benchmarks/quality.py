@@ -33,10 +33,11 @@ from detection.measure import measure
 from detection.page import write_page
 from detection.protocols import PROTOCOLS, TABLE, cases, find
 from detection.results import BASELINES, GANOMALY, Key, Origin, Result, Results
-from detection.rivals import baselines
+from detection.rivals import REMEMBERED, baselines
 from stream_app.errors import GanomalyError, UsageError
 
 QUICK_SECONDS = 5.0
+QUICK_PATCHES = 1000
 RESULTS = Path("build/quality.jsonl")
 PAGE = Path("docs/quality.md")
 QUICK_PAGE = Path("build/quality-quick.md")
@@ -101,7 +102,7 @@ def _run(wanted: Iterator[Key], data: Path, file: Results, origin: Origin, any_c
     with _progress() as bar, _pool(jobs) as pool:
         task = bar.add_task("measuring", total=len(keys), completed=len(keys) - len(missing))
         try:
-            waiting = {pool.submit(work, key, data, origin.seconds): key for key in missing}
+            waiting = {pool.submit(work, key, data, origin.seconds, origin.quick): key for key in missing}
             for done in as_completed(waiting):
                 key = waiting[done]
                 try:
@@ -119,12 +120,12 @@ def _run(wanted: Iterator[Key], data: Path, file: Results, origin: Origin, any_c
     return failed
 
 
-def work(key: Key, data: Path, seconds: float) -> dict[str, Any]:
+def work(key: Key, data: Path, seconds: float, quick: bool) -> dict[str, Any]:
     """In a process of its own: the figures of one key."""
     case = find(key.protocol, key.case, data)
     material = case.load(data)
     if key.method == BASELINES:
-        return {"methods": baselines(material, key.seed)}
+        return {"methods": baselines(material, key.seed, QUICK_PATCHES if quick else REMEMBERED)}
     return measure(case, material, key.seed, seconds)
 
 

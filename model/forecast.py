@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from model.missing import carry_forward, mean_of_seen
 
-MOST_STEPS_BACK = 8
+MOST_STEPS_BACK = 4
 RIDGE = 1.0  # in observations: as if one more, of zeros, had been seen in each direction
 MOST_EXAMPLES = 50_000
 NUMBERS_PER_WEIGHT = 4  # observations that a weight must be learned from

@@ -128,8 +128,9 @@ class ImageGanomaly(nn.Module):
         The reconstruction error is reported but makes none: it falls where an anomaly is simpler than what is normal.
         """
         fast = ("latent", "projection", "map", *(("labelled",) if self.labelled is not None else ()))
-        accurate = (*fast, "spoilt", "outlying", "match_place", "match_tenth")
-        return {Profile.FAST: fast, Profile.ACCURATE: (*accurate, "patches") if self.is_fine else accurate}
+        accurate = (*fast, "spoilt", "match_place", "match_tenth")
+        in_detail = ("outlying", "patches")
+        return {Profile.FAST: fast, Profile.ACCURATE: (*accurate, *in_detail) if self.is_fine else accurate}
 
     @property
     def is_fine(self) -> bool:

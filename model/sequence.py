@@ -26,6 +26,7 @@ from torch.nn import functional
 from model.config import Profile, SequenceConfig
 from model.forecast import Forecast
 from model.gaussian import ShrunkGaussian
+from model.labelled import LabelledEvidence
 from model.losses import latent_distance
 from model.missing import carry_forward, marked, mean_of_seen
 from model.neighbours import WindowMemory
@@ -34,7 +35,7 @@ from model.shape import Shape
 
 JUDGED_WHOLE = 64  # steps: a longer window differs from every other one somewhere, so that its distances tell little
 RECENT = 8  # steps: the shortest stretch whose shape is judged
-FORETOLD = (4, 32)  # steps over which errors of the forecast are averaged: a jolt, and a lasting change
+FORETOLD = (4, 60)  # steps over which errors of the forecast are averaged: a jolt, and a lasting change
 FAINT = 1e-3  # added before a logarithm is taken: squared scaled units, far below what sensors repeat
 
 
@@ -113,6 +114,7 @@ class SequenceGanomaly(nn.Module):
                 for name, steps in _stretches(config.length).items()
             }
         )
+        self.labelled = LabelledEvidence(config.hidden, config.hidden) if config.labelled else None
         self.register_buffer("error", torch.ones(config.features))
 
     @torch.no_grad()
@@ -143,6 +145,10 @@ class SequenceGanomaly(nn.Module):
         z, _ = self.encoder(x)
         return z, self.decoder(z)
 
+    def two_views(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared windows to two ways to see them, `[B, hidden]` each: the encoder's and the discriminator's."""
+        return self.encoder(x)[1], self.discriminator(x)[1]
+
     def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
         """Prepared windows to `[B]` per evidence; larger is stranger. All of it is cheap, whatever the profile."""
         z, output = self.generate(x)
@@ -159,6 +165,8 @@ class SequenceGanomaly(nn.Module):
         wrong = self.forecast.errors(x)
         for steps in FORETOLD:
             found[f"forecast_{steps}"] = self.forecast.surprise(wrong, steps)
+        if self.labelled is not None:
+            found["labelled"] = self.labelled(*self.two_views(x))
         return found
 
     def localize(self, x: Tensor) -> Tensor:

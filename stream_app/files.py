@@ -60,6 +60,25 @@ def read_npz(file: Path) -> Arrays:
         raise UsageError(f"{file}: not a readable .npz file: {error}") from error
 
 
+def read_kinds(file: Path, rows: int) -> NDArray[np.str_] | None:
+    """The array `kind` of a .npz file: what each of its `rows` is called, as text. None where the file has none.
+
+    Raises UsageError where it is anything else than a text for each row.
+    """
+    if file.suffix != ".npz":
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            kinds = arrays.get("kind")
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        raise UsageError(f"{file}: kind can't be read: {error}") from error
+    if kinds is None:
+        return None
+    if kinds.dtype.kind != "U" or kinds.shape != (rows,):
+        raise UsageError(f"{file}: kind is a text for each of {rows} rows, not {list(kinds.shape)} of {kinds.dtype}")
+    return np.asarray(kinds)
+
+
 def _check_member(archive: zipfile.ZipFile, file: Path, name: str) -> None:
     with archive.open(f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)

@@ -6,8 +6,9 @@ ganomaly-stream evaluate --registry models --name images --data test.npz
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from model.calibration import Tail
 from model.config import Kind
 from model.detector import Detector
 from stream_app.errors import UsageError
+from training import credible
 from training.baselines import BASELINES, Score, flat
+from training.credible import Interval
 from training.data import Dataset
+from training.robustness import conditions
 
 TARGET_RATE = 1e-3
 MIN_OF_A_CLASS = 2
 MIN_REFERENCE = 40
 LN10 = float(np.log(10.0))
+DETECTOR = "ganomaly"
 
 CROSS_FITTED = (
     "baselines are fitted on half of the normal records of this file and score the other half, both ways round; "
@@ -33,11 +38,38 @@ CROSS_FITTED = (
 BY_REFERENCE = "baselines are fitted on the normal records of the reference"
 
 Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Records = NDArray[Any]
+ScoreAll = Callable[[Records], Floats]  # the file's records, as they are or changed, `[N, …]`, to scores `[N]`
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """One kind of anomaly against all normal records. `recall` is at the threshold."""
+
+    records: int
+    auroc: float
+    auprc: float
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    """One method on records that have changed a little, at the same threshold."""
+
+    auroc: float
+    auprc: float
+    recall: float
+    false_alarm_rate: float
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method. `threshold` is in the unit of all scores: −log10 of the share of normal records as high."""
+    """One method. `threshold` is in the unit of all scores: −log10 of the share of normal records as high.
+
+    `f1`, `precision`, `recall` and `false_alarm_rate` (of normal records) are at the threshold. `credible` holds the
+    central 95 % of the posteriors of auroc, precision, recall and false_alarm_rate.
+    """
 
     method: str
     auroc: float
@@ -45,29 +77,64 @@ class Row:
     f1: float
     threshold: float
     records_per_second: float
+    precision: float
+    recall: float
+    false_alarm_rate: float
+    credible: Mapping[str, Interval]
+    kinds: Mapping[str, KindRow] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the name; `kinds` only where there are any."""
+        data = asdict(self)
+        del data["method"]
+        data["credible"] = {name: list(interval) for name, interval in self.credible.items()}
+        return data if self.kinds else {key: value for key, value in data.items() if key != "kinds"}
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The detector first, then the baselines, on the same records. `protocol`: what the baselines were fitted on."""
+    """The detector first, then the baselines, on the same records.
+
+    `protocol`: what the baselines were fitted on. `budget`: the false-alarm rate that the threshold is for.
+    `robustness`: rows by condition and method, where asked for. `labels` `[N]` and `scores` `[N]` by method are what
+    all of it was made from.
+    """
 
     rows: tuple[Row, ...]
-    normal: int
-    anomalous: int
     protocol: str
+    budget: float
+    robustness: Mapping[str, Mapping[str, ChangedRow]]
+    labels: Labels
+    scores: Mapping[str, Floats]
 
     @property
     def model(self) -> Row:
         """The detector's own row."""
         return self.rows[0]
 
+    @property
+    def normal(self) -> int:
+        """Records labelled normal."""
+        return int((self.labels == 0).sum())
+
+    @property
+    def anomalous(self) -> int:
+        """Records labelled anomalous."""
+        return int(self.labels.sum())
+
     def to_json(self) -> dict[str, Any]:
         """The detector's figures at the top, the baselines' below `baselines` by name."""
-        own, *others = (asdict(row) for row in self.rows)
-        own.pop("method")
-        named = {row.pop("method"): row for row in others}
-        counts = {"normal": self.normal, "anomalous": self.anomalous, "protocol": self.protocol}
-        return {**own, "baselines": named, **counts}
+        own, *others = self.rows
+        counts = {"normal": self.normal, "anomalous": self.anomalous}
+        named = {"baselines": {row.method: row.to_json() for row in others}}
+        whole = own.to_json() | named | counts | {"protocol": self.protocol, "budget": self.budget}
+        if not self.robustness:
+            return whole
+        changed = {
+            condition: {method: asdict(row) for method, row in rows.items()}
+            for condition, rows in self.robustness.items()
+        }
+        return whole | {"robustness": changed}
 
 
 def evaluate(
@@ -77,6 +144,8 @@ def evaluate(
     *,
     target_rate: float = TARGET_RATE,
     seed: int = 0,
+    kinds: NDArray[np.str_] | None = None,
+    robustness: bool = False,
     on_progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measures on every record of `dataset`, which must hold normal and anomalous ones.
@@ -84,27 +153,48 @@ def evaluate(
     The threshold is the one a new stream begins with: −log10(`target_rate`). The baselines need normal records to be
     fitted on: those of `reference` (the training file), or else of `dataset` itself by two-fold cross-fitting, which
     favours them, as their normal records are then surely from the same source. Their scores are calibrated as the
-    detector's are.
+    detector's are. `kinds` `[N]` says what kind each anomaly is. With `robustness` all is measured again on records
+    that have changed a little (`training.robustness`); nothing is fitted or calibrated anew.
     `on_progress` is called with the name of each method before it runs. Raises UsageError for unusable data.
     """
     labels = _labels(dataset, detector)
     say = on_progress or (lambda _: None)
     threshold = float(-np.log10(target_rate))
-    say(detector.name)
-    detector.warm_up(256)
-    started = time.perf_counter()
-    own = detector.score(dataset.x).score
-    rows = [_row("ganomaly", labels, own.astype(np.float64), threshold, time.perf_counter() - started)]
+    changed = conditions(dataset, seed) if robustness else {}
+    rows: list[Row] = []
+    scores: dict[str, Floats] = {}
+    robust: dict[str, dict[str, ChangedRow]] = {condition: {} for condition in changed}
+    for method, ready in _methods(detector, dataset, reference, labels, seed):
+        shown = detector.name if method == DETECTOR else method
+        say(shown)
+        score = ready()
+        started = time.perf_counter()
+        scores[method] = score(dataset.x)
+        seconds = time.perf_counter() - started
+        rows.append(_row(method, labels, scores[method], threshold, seconds, kinds, seed))
+        for condition, records in changed.items():
+            say(f"{shown}, {condition}")
+            robust[condition][method] = _changed_row(labels, score(records()), threshold)
+    protocol = CROSS_FITTED if reference is None else BY_REFERENCE
+    return Evaluation(tuple(rows), protocol, target_rate, robust, labels, scores)
+
+
+def _methods(
+    detector: Detector, dataset: Dataset, reference: Dataset | None, labels: Labels, seed: int
+) -> Iterator[tuple[str, Callable[[], ScoreAll]]]:
+    """Names, and what makes each ready to score."""
+    yield DETECTOR, partial(_warm, detector)
     folds = _folds(dataset, labels) if reference is None else None
     for name in BASELINES:
-        say(name)
-        scores, seconds = _baseline(name, dataset, reference, folds, seed)
-        rows.append(_row(name, labels, scores, threshold, seconds))
-    protocol = CROSS_FITTED if reference is None else BY_REFERENCE
-    return Evaluation(tuple(rows), int((labels == 0).sum()), int(labels.sum()), protocol)
+        yield name, partial(_baseline, name, dataset, reference, folds, seed)
 
 
-def _labels(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
+def _warm(detector: Detector) -> ScoreAll:
+    detector.warm_up(256)
+    return lambda records: detector.score(records).score.astype(np.float64)
+
+
+def _labels(dataset: Dataset, detector: Detector) -> Labels:
     if dataset.kind != detector.kind or dataset.input_shape != detector.input_shape:
         raise UsageError(
             f"{dataset.source} holds {dataset.kind} records of shape {list(dataset.input_shape)}, but {detector.name} "
@@ -118,18 +208,64 @@ def _labels(dataset: Dataset, detector: Detector) -> NDArray[np.int64]:
     return dataset.y
 
 
-def _row(method: str, labels: NDArray[np.int64], scores: Floats, threshold: float, seconds: float) -> Row:
+def _row(
+    method: str,
+    labels: Labels,
+    scores: Floats,
+    threshold: float,
+    seconds: float,
+    kinds: NDArray[np.str_] | None,
+    seed: int,
+) -> Row:
+    alarm = scores >= threshold
+    found, missed = int(alarm[labels == 1].sum()), int((~alarm[labels == 1]).sum())
+    false, quiet = int(alarm[labels == 0].sum()), int((~alarm[labels == 0]).sum())
     return Row(
         method=method,
         auroc=float(roc_auc_score(labels, scores)),
         auprc=float(average_precision_score(labels, scores)),
-        f1=float(f1_score(labels, scores >= threshold, zero_division=0.0)),
+        f1=float(f1_score(labels, alarm, zero_division=0.0)),
         threshold=threshold,
         records_per_second=len(labels) / max(seconds, 1e-9),
+        precision=found / max(1, found + false),
+        recall=found / (found + missed),
+        false_alarm_rate=false / (false + quiet),
+        credible={
+            "auroc": credible.auroc(labels, scores, seed),
+            "precision": credible.rate(found, found + false),
+            "recall": credible.rate(found, found + missed),
+            "false_alarm_rate": credible.rate(false, false + quiet),
+        },
+        kinds=_kinds(labels, scores, threshold, kinds),
     )
 
 
-def _folds(dataset: Dataset, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _kinds(labels: Labels, scores: Floats, threshold: float, kinds: NDArray[np.str_] | None) -> dict[str, KindRow]:
+    rows: dict[str, KindRow] = {}
+    if kinds is None:
+        return rows
+    for name in np.unique(kinds[labels == 1]).tolist():
+        of_kind = (labels == 1) & (kinds == name)
+        shown = of_kind | (labels == 0)
+        rows[name] = KindRow(
+            records=int(of_kind.sum()),
+            auroc=float(roc_auc_score(of_kind[shown], scores[shown])),
+            auprc=float(average_precision_score(of_kind[shown], scores[shown])),
+            recall=float((scores[of_kind] >= threshold).mean()),
+        )
+    return rows
+
+
+def _changed_row(labels: Labels, scores: Floats, threshold: float) -> ChangedRow:
+    return ChangedRow(
+        auroc=float(roc_auc_score(labels, scores)),
+        auprc=float(average_precision_score(labels, scores)),
+        recall=float((scores[labels == 1] >= threshold).mean()),
+        false_alarm_rate=float((scores[labels == 0] >= threshold).mean()),
+    )
+
+
+def _folds(dataset: Dataset, labels: Labels) -> Labels:
     """0 or 1 per record. The normal records of a series are cut in the middle; everything else takes turns."""
     fold = np.zeros(len(labels), dtype=np.int64)
     for value in (0, 1):
@@ -140,27 +276,23 @@ def _folds(dataset: Dataset, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return fold
 
 
-def _baseline(
-    name: str, dataset: Dataset, reference: Dataset | None, folds: NDArray[np.int64] | None, seed: int
-) -> tuple[Floats, float]:
-    """Calibrated scores of every record, and the seconds that scoring took."""
+def _baseline(name: str, dataset: Dataset, reference: Dataset | None, folds: Labels | None, seed: int) -> ScoreAll:
+    """Calibrated scores of the file's records, by what each of them may be judged by."""
     if reference is not None or folds is None:
         source = reference or dataset
-        score = _fit(name, source, np.flatnonzero(source.clean), seed)
-        started = time.perf_counter()
-        return score(dataset.x), time.perf_counter() - started
-    scores, seconds = np.empty(len(dataset)), 0.0
-    for fold in (0, 1):
-        score = _fit(name, dataset, np.flatnonzero(dataset.clean & (folds != fold)), seed)
-        asked = folds == fold
-        records = dataset.x[asked]
-        started = time.perf_counter()
-        scores[asked] = score(records)
-        seconds += time.perf_counter() - started
-    return scores, seconds
+        return _fit(name, source, np.flatnonzero(source.clean), seed)
+    fitted = [_fit(name, dataset, np.flatnonzero(dataset.clean & (folds != fold)), seed) for fold in (0, 1)]
+
+    def score(records: Records) -> Floats:
+        scores = np.empty(len(records))
+        for fold in (0, 1):
+            scores[folds == fold] = fitted[fold](records[folds == fold])
+        return scores
+
+    return score
 
 
-def _fit(name: str, dataset: Dataset, normal: NDArray[np.int64], seed: int) -> Callable[[NDArray[Any]], Floats]:
+def _fit(name: str, dataset: Dataset, normal: NDArray[np.int64], seed: int) -> ScoreAll:
     """A baseline fitted on four of five of the records and calibrated on the fifth."""
     if len(normal) < MIN_REFERENCE:
         raise UsageError(

@@ -17,7 +17,10 @@ from training.local_step import CROP, local_loss
 from training.steps import ENCODER, LABELLED, RECONSTRUCTION, Optimisers, adversarial
 from training.views import picture_view
 
+BATCH = 128  # half as many of pictures that cost four times as much
 PLACES_RATE = 4e-3
+PLACES_STEPS = 2  # for each step of the generator
+PLACES_STEPS_IN_DETAIL = 8  # of pictures that the generator sees only small
 PLACES_PIXELS = 1 << 16  # of a batch, after large pictures were cropped
 
 
@@ -30,7 +33,7 @@ class ImageStep:
         pictures: NDArray[np.generic],
         device: torch.device,
         seed: int,
-        batch: int = 128,
+        batch: int | None = None,
         *,
         watched: NDArray[np.generic] | None = None,
         labelled: NDArray[np.generic] | None = None,
@@ -48,7 +51,7 @@ class ImageStep:
         self.device = device
         self.random = torch.Generator(device).manual_seed(seed)
         self.choose = torch.Generator().manual_seed(seed)
-        self.batch = workers.whole(min(batch, len(pictures)))
+        self.batch = workers.whole(min(batch or (BATCH if network.config.side <= 32 else BATCH // 2), len(pictures)))
         self.steps = 0
         generator = (network.encoder, network.decoder, network.encoder2, network.head)
         self.optimisers = Optimisers(generator, network.discriminator, 2e-3, workers)
@@ -58,27 +61,37 @@ class ImageStep:
         """See `Step`."""
         self.optimisers.set_rate(rate)
         index = torch.randint(len(self.pictures), (self.batch,), generator=self.choose)
-        prepared = self.network.prepare(self.pictures[index].to(self.device))  # (B, C, fine_side, fine_side)
-        x = self.network.whole(prepared)  # (B, C, S, S)
-        loss = self._contrastive(x)
+        x = self._whole(self.pictures[index])  # (B, C, S, S)
+        strange = self._labelled()
+        loss = self._contrastive(x if strange is None else torch.cat([x, strange]))
         values = {"contrastive": float(loss.detach())}
         self.steps += 1
         if self.steps % 2 == 0:
             self.optimisers.update(self.optimisers.generator, loss)
-            return values | self._learn_places(prepared)
+            return values | self._learn_places()
         clean = x[: self.batch // 2]
         made = spoil_pictures(clean[::2], self.random)
         target = self.workers.share(torch.cat([clean[::2], clean[1::2]]))
         z, output = self.network.generate(self.workers.share(torch.cat([made, clean[1::2]])))
         loss = loss + ENCODER * losses.encoder_loss(z, self.network.encoder2(output)[0])
         return values | adversarial(
-            self.network.discriminator, self.adversary, self.optimisers, target, output, self._anomalies(made), loss
+            self.network.discriminator,
+            self.adversary,
+            self.optimisers,
+            target,
+            output,
+            self._anomalies(made, strange),
+            loss,
         )
 
-    def _learn_places(self, x: Tensor) -> dict[str, float]:
-        x = x[: max(4, PLACES_PIXELS // min(CROP, x.shape[-1]) ** 2)]
-        loss = local_loss(self.network.discriminator, self.workers.share(x), self.random)
-        self.optimisers.update(self.places, loss)
+    def _learn_places(self) -> dict[str, float]:
+        side = min(CROP, self.network.config.fine_side)
+        count = self.workers.whole(min(len(self.pictures), max(4, PLACES_PIXELS // side**2)))
+        for _ in range(PLACES_STEPS_IN_DETAIL if self.network.is_fine else PLACES_STEPS):
+            index = torch.randint(len(self.pictures), (count,), generator=self.choose)
+            x = self.network.prepare(self.workers.share(self.pictures[index]).to(self.device))
+            loss = local_loss(self.network.discriminator, x, self.random)
+            self.optimisers.update(self.places, loss)
         return {"places": float(loss.detach())}
 
     def validate(self) -> float:
@@ -107,9 +120,15 @@ class ImageStep:
     def _project(self, x: Tensor) -> Tensor:
         return functional.normalize(self.network.head(self.network.encoder(x)[0]), dim=1)  # (B, projection)
 
-    def _anomalies(self, made: Tensor) -> Tensor:
-        """Made ones `[B, C, S, S]`, and views of labelled ones where there are any."""
-        if self.labelled is None or not self.adversary.wants_anomalies:
-            return self.workers.share(made)
+    def _labelled(self) -> Tensor | None:
+        """Some of the labelled anomalies, as the generator would see them."""
+        if self.labelled is None:
+            return None
         index = torch.randint(len(self.labelled), (self.workers.whole(LABELLED),), generator=self.choose)
-        return self.workers.share(torch.cat([made, picture_view(self._whole(self.labelled[index]), self.random)]))
+        return self._whole(self.labelled[index])
+
+    def _anomalies(self, made: Tensor, labelled: Tensor | None) -> Tensor:
+        """Made ones `[B, C, S, S]`, and views of labelled ones where there are any."""
+        if labelled is None or not self.adversary.wants_anomalies:
+            return self.workers.share(made)
+        return self.workers.share(torch.cat([made, picture_view(labelled, self.random)]))

@@ -24,8 +24,8 @@ from training.steps import Step
 WARM_UP_STEPS = 30
 REPORT_EVERY = 0.25  # seconds
 CURVE_POINTS = 200
-CHECKS = 20  # of the validation loss over the budget
-PATIENCE = 8  # checks without a lower loss: it often pauses, and falls again as the rate does
+CHECKS = 12  # of the validation loss over the budget
+PATIENCE = 5  # checks without a lower loss: it often pauses, and falls again as the rate does
 FEWEST_STEPS = 20  # between two checks, so that they don't cost more than the learning
 
 

@@ -87,9 +87,9 @@ def train(
     ends earlier where a validation loss no longer falls. `objective`, `generator`, `attention` and `from_version` are
     those of `training.start.Recipe`.
 
-    The generator never learns from records labelled anomalous. Where there are any, a part of them teaches an evidence
-    of its own, and `metrics` tells how well the others were told from the held-out normal ones. Under torchrun every
-    process calls this with the same arguments and gets the same result; the first one saves.
+    Records labelled anomalous are never rebuilt. Where there are any, two thirds of them teach the encoder of pictures
+    what to tell from normal ones, and an evidence of their own; `metrics` tells how well the others were found. Under
+    torchrun every process calls this with the same arguments and gets the same result; the first one saves.
 
     Raises TrainingError when there is too little data, or the networks diverge or collapse, and UsageError for what
     can't be asked; nothing is saved then.

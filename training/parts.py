@@ -13,7 +13,7 @@ from training.split import Indices, apart, split
 # Normal records below which none is spared for watching: a short history is worth more to learn from.
 ENOUGH_TO_WATCH = {Kind.IMAGE: 400, Kind.SEQUENCE: 2000}
 WATCHED = 0.05  # of the records to learn from
-MOST_WATCHED = 512
+MOST_WATCHED = 256
 MEASURED = 1.0 / 3.0  # of the labelled anomalies
 FEWEST_LABELLED = 3  # to learn from: fewer say nothing about the next one
 

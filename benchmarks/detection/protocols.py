@@ -229,6 +229,7 @@ _SOME_PICTURES: Mapping[str, Callable[[Path], Material]] = {
 }
 
 CHOICE_DIGITS = ("1", "3", "5", "8", "9")
+GENERATORS = {"conv": {"generator": "conv"}, "lstm": {"generator": "lstm"}, "attention": {"attention": True}}
 OBJECTIVES = ("bce", "feature-matching", "lsgan", "hinge", "mocc", "cd")
 
 PROTOCOLS = {
@@ -309,11 +310,14 @@ PROTOCOLS = {
         Protocol(
             "generator",
             "Generators",
-            _with_options("generator", {name: {"generator": name} for name in ("convolution", "lstm")}),
+            _with_options(
+                "generator",
+                {"conv": {"generator": "conv"}, "lstm": {"generator": "lstm"}, "attention": {"attention": True}},
+            ),
             (),
             None,
             quick=("lstm:A-1",),
-            size=8,
+            size=12,
             compared=False,
         ),
         Protocol(

@@ -35,8 +35,8 @@ SOME_PICTURES = 1000  # of the normal ones
 Floats = NDArray[np.floating]
 
 
-def baselines(material: Material, seed: int = 0) -> dict[str, Figures]:
-    """Figures by method."""
+def baselines(material: Material, seed: int = 0, remembered: int = REMEMBERED) -> dict[str, Figures]:
+    """Figures by method; `remembered` is how many patches are."""
     if material.kind is Kind.SEQUENCE:
         return _series(material, seed)
     found: dict[str, Figures] = {}
@@ -49,7 +49,7 @@ def baselines(material: Material, seed: int = 0) -> dict[str, Figures]:
         found[name]["seconds"] = time.process_time() - started
     if material.masks is not None:
         for variant in ("centred", "contrast"):
-            found[f"patch_knn/{variant}"] = _patch_neighbours(material, variant, seed)
+            found[f"patch_knn/{variant}"] = _patch_neighbours(material, variant, seed, remembered)
     return found
 
 
@@ -78,8 +78,8 @@ def causal_mean(scores: Floats, length: int) -> Floats:
     return (total[end] - total[start]) / (end - start)
 
 
-def _patch_neighbours(material: Material, variant: str, seed: int) -> Figures:
-    distances = patch_distances(material.train, variant, seed)
+def _patch_neighbours(material: Material, variant: str, seed: int, remembered: int) -> Figures:
+    distances = patch_distances(material.train, variant, seed, remembered)
     found = np.concatenate([distances(some) for some in np.array_split(material.test, 20)])
     maps = _whole_maps(found[material.y == 1], material.test.shape[1:3])
     return quality(found.max(axis=(1, 2)), material.y, material.part) | {"pixels": pixels(maps, material)}
@@ -93,12 +93,14 @@ def _whole_maps(distances: NDArray[np.float32], size: tuple[int, ...]) -> Floats
     return functional.pad(maps, (before, after, before, after), mode="replicate")[:, 0].numpy()
 
 
-def patch_distances(normal: NDArray[Any], variant: str, seed: int) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+def patch_distances(
+    normal: NDArray[Any], variant: str, seed: int, remembered: int = REMEMBERED
+) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """From normal pictures `[n, H, W]` to a function from pictures `[N, H, W]` to distances `[N, h, w]` of patches."""
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(normal))[:SOME_PICTURES]
     known = _patches(normal[chosen], variant)[0]
-    memory = known[torch.from_numpy(random.permutation(len(known))[:REMEMBERED])]
+    memory = known[torch.from_numpy(random.permutation(len(known))[:remembered])]
     half = memory.square().sum(dim=1) / 2.0
 
     def distances(pictures: NDArray[Any]) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from stream_app.cli.common import (
     DeviceOption,
     JsonOption,
     NameOption,
+    ProfileOption,
     RegistryOption,
     VersionOption,
     check_input,
@@ -25,7 +26,6 @@ from stream_app.cli.common import (
     console,
     print_json,
     progress,
-    ProfileOption,
 )
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings

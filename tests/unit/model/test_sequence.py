@@ -9,7 +9,7 @@ from torch import Tensor
 from model.config import SequenceConfig
 from model.sequence import SequenceGanomaly
 
-ALWAYS = {"latent", "reconstruction", "mahalanobis", "neighbours", "shape", "forecast_4", "forecast_32"}
+ALWAYS = {"latent", "reconstruction", "mahalanobis", "neighbours", "shape", "forecast_4", "forecast_60"}
 
 
 def build(windows: Tensor) -> SequenceGanomaly:

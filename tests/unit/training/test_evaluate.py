@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import orjson
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
@@ -31,6 +32,46 @@ def test_the_detectors_row_is_what_its_scores_say(image_trained: Trained) -> Non
     assert data["auroc"] == row.auroc
     assert set(data["baselines"]) == set(BASELINES)
     assert data["normal"] + data["anomalous"] == len(test)
+
+
+def test_figures_come_with_how_sure_they_are(image_trained: Trained) -> None:
+    test = image_trained.test
+    evaluation = evaluate(image_trained.detector, test, target_rate=0.05)
+    for row in evaluation.rows:
+        for name in ("auroc", "precision", "recall", "false_alarm_rate"):
+            low, high = row.credible[name]
+            assert low <= getattr(row, name) <= high or getattr(row, name) in (0.0, 1.0), (row.method, name)
+    own = evaluation.scores["ganomaly"]
+    assert evaluation.model.false_alarm_rate == (own[evaluation.labels == 0] >= evaluation.model.threshold).mean()
+    data = orjson.loads(orjson.dumps(evaluation.to_json()))
+    assert data["credible"]["auroc"] == list(evaluation.model.credible["auroc"])
+    assert data["budget"] == 0.05
+    assert "kinds" not in data
+    assert "robustness" not in data
+
+
+def test_each_kind_is_measured_against_all_normal_records(image_trained: Trained) -> None:
+    test = image_trained.test
+    assert test.y is not None
+    kinds = np.where(test.y == 1, np.where(np.arange(len(test)) % 2, "odd", "even"), "clean")
+    evaluation = evaluate(image_trained.detector, test, kinds=kinds)
+    scores = image_trained.detector.score(test.x).score
+    assert set(evaluation.model.kinds) == {"even", "odd"}
+    for name, of in evaluation.model.kinds.items():
+        shown = (test.y == 0) | (kinds == name)
+        assert of.auroc == pytest.approx(roc_auc_score(test.y[shown], scores[shown]))
+        assert of.records == ((test.y == 1) & (kinds == name)).sum()
+    assert evaluation.to_json()["baselines"]["knn"]["kinds"]["odd"]["auroc"] > 0.0
+
+
+def test_robustness_is_the_same_on_changed_records_for_every_method(sequence_trained: Trained) -> None:
+    evaluation = evaluate(sequence_trained.detector, sequence_trained.test, robustness=True)
+    assert set(evaluation.robustness) == {"level", "gain", "noise"}
+    for rows in evaluation.robustness.values():
+        assert list(rows) == [row.method for row in evaluation.rows]
+        assert all(0.0 <= row.auroc <= 1.0 for row in rows.values())
+    noisy = evaluation.to_json()["robustness"]["noise"]["ganomaly"]
+    assert noisy["auroc"] != evaluation.model.auroc
 
 
 def test_every_baseline_is_better_than_chance_on_an_unseen_digit(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model import losses
+from model.config import Profile
 from model.errors import TrainingError
 from model.registry import WEIGHTS, Registry
 from stream_app.clock import ManualClock
@@ -108,9 +109,11 @@ def test_the_callers_random_state_is_left_alone(calm_water: Dataset, registry: R
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_labelled_anomalies_are_measured_and_not_learned(water: Dataset, registry: Registry) -> None:
+def test_labelled_incidents_teach_an_evidence_and_others_are_measured(water: Dataset, registry: Registry) -> None:
     result = train(water, "sequence", registry, "water", steps=5, device="cpu")
     assert result.metrics["auroc"] > 0.8
+    assert result.metrics["labelled_records"] > 0
+    assert "labelled" in registry.versions("water")[0].calibration.joint[Profile.ACCURATE].evidence
     assert registry.versions("water")[0].training_data.rows == int(water.clean.sum()) < len(water)
 
 

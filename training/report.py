@@ -1,0 +1,92 @@
+"""An evaluation as figures in a folder: curves, the histogram of scores, the best and the worst examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.detector import Detector
+from training import plots
+from training.data import Dataset
+from training.evaluate import DETECTOR, Evaluation
+from training.plots import Example
+
+SHOWN = 8  # pictures a row
+SHOWN_WINDOWS = 4
+
+
+def figures(
+    detector: Detector, dataset: Dataset, result: Evaluation, kinds: NDArray[np.str_] | None = None
+) -> dict[str, bytes]:
+    """PNG files by name. Raises UsageError where matplotlib is not installed."""
+    own, labels = result.scores[DETECTOR], result.labels
+    groups = {"normal": own[labels == 0], "anomalous": own[labels == 1]}
+    return {
+        "roc.png": plots.roc(labels, result.scores),
+        "precision-recall.png": plots.precision_recall(labels, result.scores),
+        "histogram.png": plots.histogram(groups, {"threshold": result.model.threshold}),
+        "examples.png": plots.examples(best_and_worst(detector, dataset, labels, own, kinds)),
+    }
+
+
+def write_figures(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the files; the folder is made where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def best_and_worst(
+    detector: Detector,
+    dataset: Dataset,
+    labels: NDArray[np.int64],
+    scores: NDArray[np.float64],
+    kinds: NDArray[np.str_] | None = None,
+) -> dict[str, list[Example]]:
+    """The anomalies that score highest and lowest, and the normal records that do."""
+    order = np.argsort(scores, kind="stable")
+    anomalous, normal = order[labels[order] == 1], order[labels[order] == 0]
+    count = SHOWN if len(dataset.input_shape) == 3 else SHOWN_WINDOWS
+    chosen = {
+        "anomalies with the highest scores": anomalous[::-1],
+        "anomalies with the lowest scores": anomalous,
+        "normal records with the highest scores": normal[::-1],
+        "normal records with the lowest scores": normal,
+    }
+    return {
+        title: make_examples(detector, dataset, _apart(index, count, dataset), scores, kinds)
+        for title, index in chosen.items()
+    }
+
+
+def make_examples(
+    detector: Detector,
+    dataset: Dataset,
+    index: NDArray[np.int64],
+    scores: NDArray[np.floating],
+    kinds: NDArray[np.str_] | None = None,
+) -> list[Example]:
+    """Records of `dataset` with their heat maps and captions."""
+    records = np.ascontiguousarray(dataset.x[index])
+    heat = detector.localize(records)
+    names = ["" if kinds is None else f"{kinds[row]} " for row in index]
+    return [
+        Example(record, map_, f"{name}#{row}\n{scores[row]:.2f}")
+        for record, map_, name, row in zip(records, heat, names, index.tolist(), strict=True)
+    ]
+
+
+def _apart(index: NDArray[np.int64], count: int, dataset: Dataset) -> NDArray[np.int64]:
+    """The first `count`; of a series, ones that share no observation, as neighbours look alike."""
+    if dataset.series is None:
+        return index[:count]
+    chosen: list[int] = []
+    for row in index.tolist():
+        if all(abs(row - other) >= dataset.input_shape[0] for other in chosen):
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    return np.array(chosen, dtype=np.int64)
