@@ -49,7 +49,7 @@ def main(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Holds mnist/, magnetic_tile/, …")] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="Names, separated by commas.")] = ",".join(TABLE),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
-    seconds: Annotated[float, typer.Option("--seconds", help="CPU time of a training.", min=0.1)] = 60.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="CPU time of a training.", min=0.1)] = 80.0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes, one thread each.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="A smoke run: one model of each, 5 s.")] = False,
     results: Annotated[Path, typer.Option("--results", metavar="FILE")] = RESULTS,

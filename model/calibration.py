@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Annotated
 
 import numpy as np
 from datasketches import req_floats_sketch
@@ -129,11 +130,11 @@ class Tail(BaseModel):
 
 
 class Joint(BaseModel):
-    """One profile's score: which evidence makes it, and how their joint surprise is distributed."""
+    """One profile's score: the weight of each evidence, and how their joint surprise is distributed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    evidence: tuple[str, ...] = Field(min_length=1)
+    evidence: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(min_length=1)
     tail: Tail
 
 
@@ -157,19 +158,21 @@ class Calibration(BaseModel):
     def score(self, raw: Mapping[str, NDArray[np.float32]], profile: Profile = Profile.ACCURATE) -> NDArray[np.float32]:
         """Raw evidence, `[N]` by name, to scores `[N]`, >= 0 and finite."""
         joint = self.joint[profile]
-        joined = join({name: self.evidence[name].surprise(raw[name]) for name in joint.evidence})
+        joined = join({name: self.evidence[name].surprise(raw[name]) for name in joint.evidence}, joint.evidence)
         return np.asarray(joint.tail.surprise(joined) / math.log(10.0), dtype=np.float32)
 
 
-def join(surprises: Mapping[str, Floats]) -> Floats:
-    """The root mean square of the evidences' −ln p, each bent to grow like a logarithm once it is large.
+def join(surprises: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats:
+    """The weighted root mean square of the evidences' −ln p, each bent to grow like a logarithm once it is large.
 
     The square forgives an evidence that is blind to what the others see: one of −ln p = 6 beside four of 1 counts 2.8,
     where their mean would be 2. Bending keeps one evidence from outvoting all others together. The result never stops
-    growing: where a stream has drifted, all evidence is extreme and its order still tells something.
+    growing: where a stream has drifted, all evidence is extreme and its order still tells something. `weights` has one
+    > 0 for each name of `surprises`, and may have more.
     """
-    bent = [BEND * np.log1p(value / BEND) for value in surprises.values()]
-    return np.asarray(np.sqrt(np.mean(np.square(bent), axis=0)), dtype=np.float64)
+    total = sum(weights[name] for name in surprises)
+    squares = (weights[name] / total * np.square(BEND * np.log1p(value / BEND)) for name, value in surprises.items())
+    return np.asarray(np.sqrt(sum(squares)), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +184,9 @@ class Fitted:
 
 
 def calibrate(
-    raw: Mapping[str, NDArray[np.float32]], used: Mapping[Profile, tuple[str, ...]], *, least_scale: float = 0.0
+    raw: Mapping[str, NDArray[np.float32]], used: Mapping[Profile, Mapping[str, float]], *, least_scale: float = 0.0
 ) -> Fitted:
-    """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, and the names that make each profile.
+    """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, and each profile's weights by evidence.
 
     Neighbouring windows of a series share most of their observations, so that a few hundred of them say little about
     how fast the tails of their evidence fall: none is believed to fall faster than by e per `least_scale`, nor is that
@@ -200,12 +203,13 @@ def calibrate(
     count = len(next(iter(values.values())))
     fold = np.arange(count) * FOLDS // count
     joined = {
-        profile: _across_folds(fold, partial(_joined, {name: values[name] for name in evidence}, least_scale))
-        for profile, evidence in used.items()
+        profile: _across_folds(fold, partial(_joined, {name: values[name] for name in weights}, weights, least_scale))
+        for profile, weights in used.items()
     }
     tails = {name: Tail.fit(value, least_scale=least_scale) for name, value in values.items()}
     joint = {
-        profile: Joint(evidence=used[profile], tail=_joint_tail(some, least_scale)) for profile, some in joined.items()
+        profile: Joint(evidence=dict(used[profile]), tail=_joint_tail(some, least_scale))
+        for profile, some in joined.items()
     }
     held_out = joined[Profile.ACCURATE]
     surprise = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit], least_scale).surprise(held_out[ask]))
@@ -218,10 +222,17 @@ def _joint_tail(joined: Floats, least_scale: float) -> Tail:
     return Tail.fit(joined, exponential=True, least_scale=least_scale)
 
 
-def _joined(values: Mapping[str, Floats], least_scale: float, fit: NDArray[np.bool_], ask: NDArray[np.bool_]) -> Floats:
-    return join(
-        {name: Tail.fit(value[fit], least_scale=least_scale).surprise(value[ask]) for name, value in values.items()}
-    )
+def _joined(
+    values: Mapping[str, Floats],
+    weights: Mapping[str, float],
+    least_scale: float,
+    fit: NDArray[np.bool_],
+    ask: NDArray[np.bool_],
+) -> Floats:
+    surprises = {
+        name: Tail.fit(some[fit], least_scale=least_scale).surprise(some[ask]) for name, some in values.items()
+    }
+    return join(surprises, weights)
 
 
 def _across_folds(fold: NDArray[np.int64], scored: Callable[[NDArray[np.bool_], NDArray[np.bool_]], Floats]) -> Floats:

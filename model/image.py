@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.attention import MapAttention
+from model.clusters import Clusters
 from model.config import ImageConfig, Profile
 from model.evidence import NeighbourMemory
 from model.labelled import LabelledEvidence
@@ -31,6 +32,8 @@ from model.matching import CANDIDATES, PictureMemory, worst_place, worst_tenth
 from model.recurrent import RowDecoder, RowEncoder
 
 COARSEST = 4  # pixels a side of the last map
+CLUSTERS = 10  # modes of what is normal, at most
+WHOLE_BESIDE_DETAIL = 0.05  # weight of each evidence of the whole picture where there is detail to look at
 
 
 def _down(inputs: int, outputs: int, *, norm: bool = True) -> nn.Sequential:
@@ -115,6 +118,7 @@ class ImageGanomaly(nn.Module):
         )
         self.projections = NeighbourMemory(config.memory, config.projection, config.neighbours)
         self.maps = NeighbourMemory(config.memory, config.sketch, config.neighbours)
+        self.clusters = Clusters(CLUSTERS, config.latent)
         self.pictures = PictureMemory(config.memory, config.channels, config.side)
         self.labelled = LabelledEvidence(config.projection, config.sketch) if config.labelled else None
         self.register_buffer("low", torch.zeros(()))
@@ -122,15 +126,21 @@ class ImageGanomaly(nn.Module):
         self.register_buffer("mix", torch.zeros(self.encoder.features, config.sketch))
 
     @property
-    def profiles(self) -> dict[Profile, tuple[str, ...]]:
-        """The evidence that makes the score of each profile.
+    def profiles(self) -> dict[Profile, dict[str, float]]:
+        """The evidence that makes the score of each profile, and how much each weighs.
 
         The reconstruction error is reported but makes none: it falls where an anomaly is simpler than what is normal.
+        Where a picture has more detail than is seen of it as a whole, what is found in the detail decides, and the
+        whole only has a say where it is strange beyond doubt.
         """
-        fast = ("latent", "projection", "map", *(("labelled",) if self.labelled is not None else ()))
-        accurate = (*fast, "spoilt", "match_place", "match_tenth")
-        in_detail = ("outlying", "patches")
-        return {Profile.FAST: fast, Profile.ACCURATE: (*accurate, *in_detail) if self.is_fine else accurate}
+        # Two readings of the code count as one: it would else outvote what is told of the picture's parts.
+        weights = {"latent": 0.5, "clusters": 0.5, "projection": 1.0, "map": 1.0}
+        if self.is_fine:
+            weights = dict.fromkeys(weights, WHOLE_BESIDE_DETAIL) | {"spoilt": 1.0, "outlying": 1.0}
+        if self.labelled is not None:
+            weights["labelled"] = 1.0
+        more = ("patches",) if self.is_fine else ("spoilt", "match_place", "match_tenth")
+        return {Profile.FAST: weights, Profile.ACCURATE: weights | dict.fromkeys(more, 1.0)}
 
     @property
     def is_fine(self) -> bool:
@@ -175,6 +185,7 @@ class ImageGanomaly(nn.Module):
         self.mix = functional.pad(axes.T, (0, self.config.sketch - len(axes))).contiguous()
         self.projections.remember(self.head(codes))
         self.maps.remember(self.sketch(maps))
+        self.clusters.remember(codes)
         self.pictures.remember(whole)
         self.discriminator.remember(x)
 
@@ -202,14 +213,17 @@ class ImageGanomaly(nn.Module):
             "reconstruction": (whole - output).abs().mean(dim=(1, 2, 3)),
             "projection": self.projections.distance(self.head(z)),
             "map": self.maps.relative_distance(cosines, near),
+            "clusters": self.clusters.distance(z),
         }
         if self.labelled is not None:
             evidence["labelled"] = self.labelled(*self._two_views(z, maps))
+        if self.is_fine:
+            return evidence | self.discriminator.evidence(x, patches=profile is Profile.ACCURATE)
         if profile is Profile.FAST:
             return evidence
         distances = self.pictures.distances(whole, near[:, :CANDIDATES])  # (B, 3, P, P)
         matching = {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
-        return evidence | matching | self.discriminator.evidence(x, patches=self.is_fine)
+        return evidence | matching | {"spoilt": self.discriminator.evidence(x, patches=False)["spoilt"]}
 
     def localize(self, x: Tensor) -> Tensor:
         """Prepared pictures to how strange each pixel of the record is: `[B, H, W]`, >= 0."""

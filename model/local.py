@@ -8,11 +8,17 @@ Sources:
   loss are others here.
 - T.-Y. Lin et al., Feature pyramid networks, CVPR 2017, section 3: coarse maps are added to fine ones, top down.
 
+- A. Sauer et al., Projected GANs converge faster, NeurIPS 2021, section 3: what judges real against generated reads
+  maps that it does not change. Here those are the maps that find what is spoilt, which both losses at once would blur.
+
 Three evidences: the worst places' logits; the same relative to the rest of their own picture, as one texture looks
 stranger than another without being wrong; and the worst patches' distance to a memory of normal ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +61,20 @@ def _upsample(x: Tensor, like: Tensor) -> Tensor:
     return functional.interpolate(x, like.shape[2:], mode="bilinear")
 
 
+class _Judge(nn.Module):
+    """Coarse maps to the features by which pictures are compared, and to a logit."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.compare = nn.Sequential(nn.Linear(width * CELLS * CELLS, width), nn.LeakyReLU(SLOPE))
+        self.decide = nn.Linear(width, 1)
+
+    def forward(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps `[B, width, h, w]` to logits `[B]` and features `[B, width]`."""
+        features = self.compare(functional.adaptive_avg_pool2d(coarse, CELLS).flatten(1))
+        return self.decide(features).squeeze(1), features
+
+
 class LocalDiscriminator(nn.Module):
     """Discriminator of whole pictures and of places, and a memory of normal patches.
 
@@ -76,14 +96,30 @@ class LocalDiscriminator(nn.Module):
         self.to_middle, self.mix_middle = nn.Conv2d(4 * width, 2 * width, 1), _Convolution(2 * width, 2 * width)
         self.to_fine, self.mix_fine = nn.Conv2d(2 * width, width, 1), _Convolution(width, width)
         self.spoilt = nn.ModuleList([nn.Conv2d(width << level, 1, 1) for level in range(3)])
-        self.judge = nn.Linear(4 * width * CELLS * CELLS, 1)
+        self.judge = _Judge(4 * width)
         self.patches = PatchMemory(channels, patches)
         self.register_buffer("level", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared pictures to logits `[B]` (real above 0) and features `[B, 64 · width]` to match."""
-        return self._judge(self._maps(x)[-1])
+        """Prepared pictures to logits `[B]` (real above 0) and features `[B, 4 · width]` to match."""
+        logits, features = self.judge(self._maps(x)[-1])
+        return logits, features
+
+    @contextmanager
+    def only_judging(self) -> Iterator[None]:
+        """Within it gradients reach the judge alone, and other pictures than records change no statistics."""
+        fixed = [weight for name, weight in self.named_parameters() if not name.startswith("judge.")]
+        training = self.training
+        self.eval()
+        for weight in fixed:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            self.train(training)
+            for weight in fixed:
+                weight.requires_grad_(True)
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits by place (spoilt above 0): `[B, h/2, w/2]`, and the coarse part of them `[B, h/8, w/8]`."""
@@ -97,10 +133,6 @@ class LocalDiscriminator(nn.Module):
         fine = self.fine(both)  # (B, width, h/2, w/2)
         middle = self.middle(fine)  # (B, 2 · width, h/4, w/4)
         return fine, middle, self.coarse(middle)  # (B, 4 · width, h/8, w/8)
-
-    def _judge(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        features = functional.adaptive_avg_pool2d(coarse, CELLS).flatten(1)  # (B, 64 · width)
-        return self.judge(features).squeeze(1), features
 
     def _places(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         middle = self.mix_middle(middle + _upsample(self.to_middle(coarse), middle))

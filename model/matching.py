@@ -74,13 +74,15 @@ class PictureMemory(nn.Module):
         known = self._every_second(self._recall(near), near.shape[1])  # (D, k, P, P, N)
         known = _grown(known)  # (D, k, P + 2, P + 2, N)
         places = asked.shape[2]
+        asked_square, known_square = _squared(asked), _squared(known)
         here = asked.new_full((known.shape[1], places, places, len(x)), float("inf"))  # (k, P, P, N)
         there = known.new_full(known.shape[1:], float("inf"))  # (k, P + 2, P + 2, N)
-        squared = _Squared(here)
+        distance = torch.empty_like(here)
         for down in range(3):
             for right in range(3):
                 rows, columns = slice(down, down + places), slice(right, right + places)
-                distance = squared(asked, known[:, :, rows, columns])
+                torch.add(asked_square, known_square[:, rows, columns], out=distance)
+                _minus_twice_product(distance, asked, known[:, :, rows, columns])
                 torch.minimum(here, distance, out=here)
                 torch.minimum(there[:, rows, columns], distance, out=there[:, rows, columns])
         both = torch.maximum(here, there[:, 1:-1, 1:-1]).permute(3, 0, 1, 2)  # (N, k, P, P)
@@ -117,14 +119,18 @@ class PictureMemory(nn.Module):
         places, margin = self.side // 2, self.margin
         middle = slice(margin // 2, margin // 2 + places)
         fixed = centre[0, 0][:, :, middle, middle].contiguous()  # (D, ·, P, P, N)
+        squares = around.square().sum(dim=2)  # (2, 2, ·, Q, Q, N)
         pictures = max(centre.shape[3], around.shape[3])
         best = fixed.new_full((pictures, places, places, fixed.shape[-1]), float("inf"))  # (3, P, P, N)
-        squared = _Squared(best)
+        distance = torch.empty_like(best)
         for down in range(margin - self.reach, margin + self.reach + 1):
             for right in range(margin - self.reach, margin + self.reach + 1):
                 rows, columns = slice(down // 2, down // 2 + places), slice(right // 2, right // 2 + places)
-                torch.minimum(best, squared(fixed, around[down % 2, right % 2][:, :, rows, columns]), out=best)
-        return best
+                phase = down % 2, right % 2
+                distance.copy_(squares[phase][:, rows, columns])
+                _minus_twice_product(distance, fixed, around[phase][:, :, rows, columns])
+                torch.minimum(best, distance, out=best)
+        return (best + _squared(fixed)).clamp_(min=0.0)
 
 
 def worst_place(distances: Tensor) -> Tensor:
@@ -140,22 +146,19 @@ def worst_tenth(distances: Tensor) -> Tensor:
     return flat.topk(max(1, flat.shape[2] // 10), dim=2).values.mean(dim=(1, 2))
 
 
-class _Squared:
-    """Squared distance along the first dimension, plane by plane and always into the same memory.
+def _squared(features: Tensor) -> Tensor:
+    """Squared length along the first dimension."""
+    return features.square().sum(dim=0)
 
-    What is as large as the cache is dear to allocate, and this is most of what a match costs.
+
+def _minus_twice_product(total: Tensor, first: Tensor, second: Tensor) -> None:
+    """Subtracts twice the inner product along the first dimension: squared lengths become squared distances.
+
+    Plane by plane and into memory that is there already: what is as large as the cache is dear to allocate, and this
+    is most of what a match costs.
     """
-
-    def __init__(self, like: Tensor) -> None:
-        self.total, self.difference = torch.empty_like(like), torch.empty_like(like)
-
-    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        torch.sub(first[0], second[0], out=self.total)
-        self.total.square_()
-        for one, other in zip(first[1:], second[1:], strict=True):
-            torch.sub(one, other, out=self.difference)
-            self.total.addcmul_(self.difference, self.difference)
-        return self.total
+    for one, other in zip(first, second, strict=True):
+        total.addcmul_(one, other, value=-2.0)
 
 
 def _grown(features: Tensor) -> Tensor:

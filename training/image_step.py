@@ -19,8 +19,8 @@ from training.views import picture_view
 
 BATCH = 128  # half as many of pictures that cost four times as much
 PLACES_RATE = 4e-3
-PLACES_STEPS = 2  # for each step of the generator
-PLACES_STEPS_IN_DETAIL = 8  # of pictures that the generator sees only small
+PLACES_STEPS = 3  # for each step of the generator
+PLACES_STEPS_IN_DETAIL = 24  # of pictures that the generator sees only small
 PLACES_PIXELS = 1 << 16  # of a batch, after large pictures were cropped
 
 
@@ -54,7 +54,7 @@ class ImageStep:
         self.batch = workers.whole(min(batch or (BATCH if network.config.side <= 32 else BATCH // 2), len(pictures)))
         self.steps = 0
         generator = (network.encoder, network.decoder, network.encoder2, network.head)
-        self.optimisers = Optimisers(generator, network.discriminator, 2e-3, workers)
+        self.optimisers = Optimisers(generator, network.discriminator.judge, 2e-3, workers)
         self.places = self.optimisers.add(network.discriminator, PLACES_RATE)
 
     def __call__(self, rate: float) -> dict[str, float]:
@@ -74,15 +74,10 @@ class ImageStep:
         target = self.workers.share(torch.cat([clean[::2], clean[1::2]]))
         z, output = self.network.generate(self.workers.share(torch.cat([made, clean[1::2]])))
         loss = loss + ENCODER * losses.encoder_loss(z, self.network.encoder2(output)[0])
-        return values | adversarial(
-            self.network.discriminator,
-            self.adversary,
-            self.optimisers,
-            target,
-            output,
-            self._anomalies(made, strange),
-            loss,
-        )
+        anomalies = self._anomalies(made, strange)
+        discriminator = self.network.discriminator
+        with discriminator.only_judging():
+            return values | adversarial(discriminator, self.adversary, self.optimisers, target, output, anomalies, loss)
 
     def _learn_places(self) -> dict[str, float]:
         side = min(CROP, self.network.config.fine_side)

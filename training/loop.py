@@ -66,7 +66,7 @@ def train(
     kind: str,
     registry: Registry,
     name: str,
-    seconds: float = 60.0,
+    seconds: float = 80.0,
     seed: int = 0,
     device: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
@@ -236,9 +236,10 @@ def _held_out_evidence(job: _Job, network: Network, parts: Parts) -> dict[str, F
     )
 
 
-def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, tuple[str, ...]]:
+def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, Mapping[str, float]]:
     if not isinstance(network, ImageGanomaly):
-        return dict.fromkeys(Profile, tuple(name for name in raw if name not in UNUSED))
+        weights = {name: 1.0 for name in raw if name not in UNUSED}
+        return dict.fromkeys(Profile, weights)
     return network.profiles
 
 

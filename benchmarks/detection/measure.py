@@ -213,7 +213,7 @@ def _evidence(detector: Detector, scores: Scores, y: NDArray[np.int64], part: ND
     without: Mapping[str, dict[str, float]] = {}
     if len(used) > 1:
         without = {
-            name: auroc(join({other: value for other, value in surprise.items() if other != name})) for name in used
+            name: auroc(join({other: surprise[other] for other in used if other != name}, used)) for name in used
         }
     return {"used": list(used), "alone": alone, "without": without}
 

@@ -36,7 +36,7 @@ def train(
     data: DataOption,
     name: NameOption,
     registry: RegistryOption = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="Time for learning; saving takes a few more.")] = 60.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time for learning; saving takes a few more.")] = 80.0,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     device: DeviceOption = None,
     window: Annotated[

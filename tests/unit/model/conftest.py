@@ -32,7 +32,7 @@ class Parts(NamedTuple):
 
 
 def _manifest(
-    network: Network, kind: str, held_out: NDArray[np.generic], used: Mapping[Profile, tuple[str, ...]]
+    network: Network, kind: str, held_out: NDArray[np.generic], used: Mapping[Profile, Mapping[str, float]]
 ) -> Manifest:
     fitted = calibrate(raw_evidence(network, held_out, CPU), used)
     return Manifest(
@@ -82,7 +82,8 @@ def sequence_parts(digits: NDArray[np.uint8]) -> Parts:
     network.fit_scaling(torch.from_numpy(windows[:200].reshape(-1, 8)))
     network.eval()
     network.remember(network.prepare(torch.from_numpy(windows[:200])))
-    used = dict.fromkeys(Profile, tuple(raw_evidence(network, windows[:2], CPU)))
+    weights = dict.fromkeys(raw_evidence(network, windows[:2], CPU), 1.0)
+    used = dict.fromkeys(Profile, weights)
     return Parts(_manifest(network, "sequence", windows[200:400], used), network, windows[400:])
 
 

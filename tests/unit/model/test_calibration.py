@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from model.calibration import BEND, EXACT_UP_TO, Tail, calibrate, join, pareto_by_moments, read_sketch, write_sketch
 from model.config import Profile
 
+ALIKE = dict.fromkeys("abcde", 1.0)
 
-def everywhere(*evidence: str) -> dict[Profile, tuple[str, ...]]:
-    return dict.fromkeys(Profile, evidence)
+
+def everywhere(*evidence: str) -> dict[Profile, dict[str, float]]:
+    return dict.fromkeys(Profile, dict.fromkeys(evidence, 1.0))
 
 
 @pytest.fixture
@@ -113,15 +115,22 @@ def test_evidence_that_is_the_same_everywhere_is_refused() -> None:
 
 
 def test_one_evidence_alone_counts_less_than_all_together() -> None:
-    one = join({"a": np.array([200.0]), "b": np.array([0.5]), "c": np.array([0.5])})
-    both = join({"a": np.array([200.0]), "b": np.array([200.0]), "c": np.array([0.5])})
+    one = join({"a": np.array([200.0]), "b": np.array([0.5]), "c": np.array([0.5])}, ALIKE)
+    both = join({"a": np.array([200.0]), "b": np.array([200.0]), "c": np.array([0.5])}, ALIKE)
     squares = np.square(BEND * np.log1p(np.array([200.0, 0.5, 0.5]) / BEND))
     assert one[0] == pytest.approx(np.sqrt(squares.mean()))
     assert one[0] < both[0]
 
 
+def test_an_evidence_counts_by_its_weight() -> None:
+    values = {"a": np.array([1.0, 6.0, 1.0]), "b": np.array([1.0, 1.0, 6.0])}
+    first, by_a, by_b = join(values, {"a": 1.0, "b": 0.1}).tolist()
+    assert first < by_b < by_a
+    assert join(values, {"a": 1.0, "b": 1e-9})[1] == pytest.approx(join({"a": values["a"]}, ALIKE)[1])
+
+
 def test_the_joint_score_never_stops_growing() -> None:
-    values = join({"a": np.array([0.0, 1.0, 10.0, 100.0, 1e4, 1e8])})
+    values = join({"a": np.array([0.0, 1.0, 10.0, 100.0, 1e4, 1e8])}, ALIKE)
     assert (np.diff(values) > 0).all()
     assert values[1] == pytest.approx(1.0, abs=0.05)
 
@@ -159,7 +168,7 @@ def test_a_calibration_survives_json(random: np.random.Generator) -> None:
 
 def test_each_profile_is_calibrated_on_its_own_evidence(random: np.random.Generator) -> None:
     raw = {name: random.normal(size=1000).astype(np.float32) for name in "abc"}
-    used = {Profile.ACCURATE: ("a", "b", "c"), Profile.FAST: ("a",)}
+    used = {Profile.ACCURATE: {"a": 1.0, "b": 1.0, "c": 0.1}, Profile.FAST: {"a": 1.0}}
     calibration = calibrate(raw, used).calibration
     fresh = {name: random.normal(size=20_000).astype(np.float32) for name in "abc"}
     for profile in Profile:
@@ -174,7 +183,7 @@ def test_an_evidence_that_sees_nothing_is_forgiven(random: np.random.Generator) 
     normal, strange = random.exponential(size=(5, 5000)), random.exponential(size=(5, 5000))
     strange[0] += 5.0
     names = "abcde"
-    joined = [join(dict(zip(names, some, strict=True))) for some in (normal, strange)]
+    joined = [join(dict(zip(names, some, strict=True)), ALIKE) for some in (normal, strange)]
     mean = [some.mean(axis=0) for some in (normal, strange)]
     separated = [(strangest > np.quantile(usual, 0.99)).mean() for usual, strangest in (joined, mean)]
     assert separated[0] > separated[1] + 0.1
@@ -187,7 +196,7 @@ def test_few_neighbouring_windows_do_not_make_a_tail_that_is_too_steep(random: n
         means = np.lib.stride_tricks.sliding_window_view(squares, 64, axis=0).mean(axis=2)
         return {f"evidence_{i}": np.log(means[:, i]).astype(np.float32) for i in range(3)}
 
-    used = dict.fromkeys(Profile, ("evidence_0", "evidence_1", "evidence_2"))
+    used = everywhere("evidence_0", "evidence_1", "evidence_2")
     fresh = moving(20_000)
     alarms = {}
     for least in (0.0, 0.4):

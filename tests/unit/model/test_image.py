@@ -25,7 +25,7 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     assert output.abs().max() <= 1.0
     logit, features = network.discriminator(whole)
     assert logit.shape == (2,)
-    assert features.shape == (2, 4 * config.decoder_width * 16)
+    assert features.shape == (2, 4 * config.decoder_width)
     heat = network.localize(x)
     assert heat.shape == (2, shape[0], shape[1])
     assert heat.min() >= 0
