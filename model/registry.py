@@ -79,8 +79,10 @@ class Registry:
             Path(fresh).unlink(missing_ok=True)
             raise RegistryError(f"{pointer} can't be written: {error}") from error
 
-    def save(self, manifest: Manifest, network: Network, card: str) -> str:
+    def save(self, manifest: Manifest, network: Network, card: str, figures: Mapping[str, bytes] | None = None) -> str:
         """Writes a version and returns its name; it is not in service by that.
+
+        `figures` are PNG files by name, which the card shows.
 
         The name is the time of its making and the first figures of the weights' digest, so that names sort by age.
         """
@@ -91,7 +93,8 @@ class Registry:
         complete = manifest.model_copy(update={"version": version, "sha256": digest})
         text = complete.model_dump_json(indent=2).encode()
         # The manifest comes last: elsewhere than in a folder, it is what makes the version exist.
-        self._publish(self.path(manifest.name, version), {WEIGHTS: weights, CARD: card.encode(), MANIFEST: text})
+        files = {WEIGHTS: weights, **(figures or {}), CARD: card.encode(), MANIFEST: text}
+        self._publish(self.path(manifest.name, version), files)
         return version
 
     def load(

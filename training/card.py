@@ -1,18 +1,74 @@
-"""The model card that lies beside the weights (M. Mitchell et al., Model cards for model reporting, FAT* 2019)."""
+"""The model card that lies beside the weights (M. Mitchell et al., Model cards for model reporting, FAT* 2019).
+
+Its figures want matplotlib, an extra (`plots`); without it the card is the same but for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.config import Kind
+from model.detector import Detector
 from model.manifest import Manifest
+from training import plots
+from training.data import Dataset
+from training.learn import CurvePoint
+from training.parts import Parts
+from training.report import examples
+
+MOST_MEASURED = 5000
 
 
-def write_card(manifest: Manifest, raw: Mapping[str, NDArray[np.float32]]) -> str:
-    """Markdown for people; `raw` is the evidence of the held-out normal records, `[n]` by name."""
+CURVE, SCORES, EXAMPLES = "curve.png", "scores.png", "examples.png"
+CAPTIONS = {
+    CURVE: "Losses over the steps of training; the dashed line is the step whose weights were kept",
+    SCORES: "Scores of records that were not learned from",
+    EXAMPLES: "Records that were not learned from, with where each is strange",
+}
+BUDGET = 0.01  # false alarms per normal record, whose threshold is shown among the scores
+
+
+def draw(
+    detector: Detector,
+    dataset: Dataset,
+    parts: Parts,
+    scores: NDArray[np.float32],
+    curve: Sequence[CurvePoint],
+    kept: int,
+) -> dict[str, bytes]:
+    """The card's figures, PNG by file name; none without matplotlib.
+
+    `scores` are those of `parts.held_out`; `kept` is the step of `curve` whose weights the detector has.
+    """
+    if not plots.available():
+        return {}
+    every = np.full(len(dataset), np.nan)
+    every[parts.held_out] = scores
+    groups = {"normal": scores}
+    by_score = parts.held_out[np.argsort(scores, kind="stable")]
+    shown = {"normal, with the highest scores": by_score[::-1], "normal, with the lowest scores": by_score}
+    if len(parts.measured):
+        strange = parts.measured[:MOST_MEASURED]
+        every[strange] = groups["anomalous"] = detector.score(np.ascontiguousarray(dataset.x[strange])).score
+        by_score = strange[np.argsort(every[strange], kind="stable")]
+        shown |= {"anomalous, with the highest scores": by_score[::-1], "anomalous, with the lowest scores": by_score}
+    names = dict.fromkeys(name for point in curve for name in point.losses)
+    losses = {name: [point.losses.get(name, np.nan) for point in curve] for name in names}
+    return {
+        CURVE: plots.curve([point.step for point in curve], losses, kept),
+        SCORES: plots.histogram(groups, {f"budget of {BUDGET:.0%}": -np.log10(BUDGET)}),
+        EXAMPLES: plots.examples({title: examples(detector, dataset, index, every) for title, index in shown.items()}),
+    }
+
+
+def write_card(manifest: Manifest, raw: Mapping[str, NDArray[np.float32]], figures: Collection[str] = ()) -> str:
+    """Markdown for people; `raw` is the evidence of the held-out normal records, `[n]` by name.
+
+    `figures` are the names of the files that lie beside it.
+    """
     data = manifest.training_data
     shape = " × ".join(str(size) for size in manifest.input_shape)
     what = "pictures (H × W × C)" if manifest.kind is Kind.IMAGE else "windows (T × F)"
@@ -22,6 +78,7 @@ def write_card(manifest: Manifest, raw: Mapping[str, NDArray[np.float32]]) -> st
         f"| {name} | {'yes' if name in used else 'no'} | {np.median(values):.4g} | {np.quantile(values, 0.99):.4g} |"
         for name, values in raw.items()
     )
+    shown = "".join(f"\n![{CAPTIONS[name]}]({name})\n\n*{CAPTIONS[name]}.*\n" for name in figures)
     return f"""# {manifest.name}
 
 GANomaly for {what} of {shape}, trained {manifest.created_at:%Y-%m-%d %H:%M} UTC
@@ -40,4 +97,4 @@ made the calibration; a score above the largest of them is extrapolated.
 | evidence | part of the score | median of held-out | 99 % of held-out |
 | --- | --- | --- | --- |
 {evidence}
-"""
+{shown}"""

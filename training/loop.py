@@ -19,14 +19,14 @@ from torch import Tensor
 
 from model.calibration import Fitted, calibrate, write_sketch
 from model.config import Kind, Profile
-from model.detector import Floats, Network, pick_device, raw_evidence
+from model.detector import Detector, Floats, Network, pick_device, raw_evidence
 from model.errors import TrainingError
 from model.image import ImageGanomaly
 from model.manifest import Manifest, TrainingData
 from model.objectives import DEFAULT_OBJECTIVE
 from model.registry import Registry
 from stream_app.clock import Clock, SystemClock
-from training.card import write_card
+from training.card import MOST_MEASURED, draw, write_card
 from training.co_training import MOST_NORMAL, learn_labels
 from training.cross_fit import held_out_evidence
 from training.data import Dataset
@@ -41,7 +41,6 @@ from training.start import Recipe, start
 UNUSED = ("latent",)
 # The evidence of windows is on a logarithmic scale; a factor of a half more often than not is drift, not an anomaly.
 LEAST_SCALE = {Kind.IMAGE: 0.0, Kind.SEQUENCE: 0.4}
-MOST_MEASURED = 5000
 SAMPLE = 256  # training records whose codes and reconstructions must differ
 
 
@@ -110,7 +109,7 @@ def train(
         result = None
         if workers.first:
             trained = _finish(job, network, parts, learned)
-            result = _save(job, trained, learned, created, round(clock.monotonic() - started, 3), promote)
+            result = _save(job, trained, parts, learned, created, round(clock.monotonic() - started, 3), promote)
         result = workers.agree(result)
     assert result is not None
     return result
@@ -172,7 +171,7 @@ def _finish(job: _Job, network: Network, parts: Parts, learned: Learned) -> _Tra
 
 
 def _save(
-    job: _Job, trained: _Trained, learned: Learned, created: datetime, seconds: float, promote: bool
+    job: _Job, trained: _Trained, parts: Parts, learned: Learned, created: datetime, seconds: float, promote: bool
 ) -> TrainResult:
     data, config, champion = job.dataset, trained.network.config, job.registry.champion(job.name)
     manifest = Manifest(
@@ -190,7 +189,10 @@ def _save(
         seconds=seconds,
         libraries={package: installed(package) for package in ("torch", "numpy", "datasketches", "safetensors")},
     )
-    version = job.registry.save(manifest, trained.network, write_card(manifest, trained.raw))
+    detector = Detector(manifest, trained.network, job.device)
+    figures = draw(detector, data, parts, trained.fitted.scores, learned.curve, learned.kept)
+    card = write_card(manifest, trained.raw, figures)
+    version = job.registry.save(manifest, trained.network, card, figures)
     if promote:
         job.registry.promote(job.name, version)
     path = job.registry.path(job.name, version)

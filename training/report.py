@@ -49,27 +49,27 @@ def best_and_worst(
     """The anomalies that score highest and lowest, and the normal records that do."""
     order = np.argsort(scores, kind="stable")
     anomalous, normal = order[labels[order] == 1], order[labels[order] == 0]
-    count = SHOWN if len(dataset.input_shape) == 3 else SHOWN_WINDOWS
     chosen = {
         "anomalies with the highest scores": anomalous[::-1],
         "anomalies with the lowest scores": anomalous,
         "normal records with the highest scores": normal[::-1],
         "normal records with the lowest scores": normal,
     }
-    return {
-        title: make_examples(detector, dataset, _apart(index, count, dataset), scores, kinds)
-        for title, index in chosen.items()
-    }
+    return {title: examples(detector, dataset, index, scores, kinds) for title, index in chosen.items()}
 
 
-def make_examples(
+def examples(
     detector: Detector,
     dataset: Dataset,
     index: NDArray[np.int64],
     scores: NDArray[np.floating],
     kinds: NDArray[np.str_] | None = None,
 ) -> list[Example]:
-    """Records of `dataset` with their heat maps and captions."""
+    """The first of the records `index` of `dataset`, as many as are shown, with heat maps and captions.
+
+    `scores` are of every record of `dataset`, `[N]`.
+    """
+    index = _apart(index, SHOWN if len(dataset.input_shape) == 3 else SHOWN_WINDOWS, dataset)
     records = np.ascontiguousarray(dataset.x[index])
     heat = detector.localize(records)
     names = ["" if kinds is None else f"{kinds[row]} " for row in index]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.local import CELLS, SLOPE, LocalDiscriminator, _Convolution
+from model.local import SLOPE, LocalDiscriminator, _Convolution
 
 
 def pictures(*shape: int) -> Tensor:
@@ -31,7 +31,7 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     spoilt, _ = network.places(x[:2])
     assert judge.shape == (2,)
     assert spoilt.shape == (2, height // 2, width // 2)
-    assert features.shape == (2, 4 * 4 * CELLS * CELLS)
+    assert features.shape == (2, 4 * 4)
     evidence = network.evidence(x[:2])
     assert set(evidence) == {"spoilt", "outlying", "patches"}
     assert all(value.shape == (2,) and bool(torch.isfinite(value).all()) for value in evidence.values())
@@ -73,3 +73,18 @@ def test_normalisation_that_is_part_of_a_convolution_changes_nothing() -> None:
         block(x)
     expected = functional.leaky_relu(block.eval().norm(block.convolution(x)), SLOPE)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_judging_teaches_the_judge_alone_and_counts_no_statistics() -> None:
+    network = LocalDiscriminator(1, width=4, patches=16).train()
+    counted = network.fine[0].norm.running_mean.clone()
+    x = pictures(4, 1, 16, 16).requires_grad_()
+    with network.only_judging():
+        network(x)[0].sum().backward()
+    taught = {name.split(".")[0] for name, weight in network.named_parameters() if weight.grad is not None}
+    assert taught == {"judge"}
+    assert x.grad is not None
+    assert bool((x.grad != 0).any())
+    assert torch.equal(network.fine[0].norm.running_mean, counted)
+    assert network.training
+    assert all(weight.requires_grad for weight in network.parameters())
