@@ -72,7 +72,7 @@ def write_card(manifest: Manifest, raw: Mapping[str, NDArray[np.float32]], figur
     data = manifest.training_data
     shape = " × ".join(str(size) for size in manifest.input_shape)
     what = "pictures (H × W × C)" if manifest.kind is Kind.IMAGE else "windows (T × F)"
-    figures = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
+    measured = "\n".join(f"| {name} | {value:.6g} |" for name, value in manifest.metrics.items())
     used = manifest.calibration.evidence
     evidence = "\n".join(
         f"| {name} | {'yes' if name in used else 'no'} | {np.median(values):.4g} | {np.quantile(values, 0.99):.4g} |"
@@ -92,7 +92,7 @@ made the calibration; a score above the largest of them is extrapolated.
 
 | measured | value |
 | --- | --- |
-{figures}
+{measured}
 
 | evidence | part of the score | median of held-out | 99 % of held-out |
 | --- | --- | --- | --- |
