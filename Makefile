@@ -32,6 +32,10 @@ bench: install ## Measure: false alarms against their budget, and a worker at re
 	$(VENV)/bin/python benchmarks/false_alarms.py
 	$(VENV)/bin/python benchmarks/at_rest.py
 
+.PHONY: quality
+quality: install ## Measure the detector on real data: make quality DATA=DIR, up to three hours
+	$(VENV)/bin/python benchmarks/quality.py --data $(DATA)
+
 .PHONY: format
 format: install ## Bring the code into its format
 	@scripts/format

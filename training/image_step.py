@@ -21,7 +21,8 @@ BATCH = 128  # half as many of pictures that cost four times as much
 PLACES_RATE = 4e-3
 PLACES_STEPS = 3  # for each step of the generator
 PLACES_STEPS_IN_DETAIL = 24  # of pictures that the generator sees only small
-PLACES_PIXELS = 1 << 16  # of a batch, after large pictures were cropped
+PLACES_PIXELS = 1 << 16  # of a batch, after large pictures were cropped …
+PLACES_PICTURES = 64  # … but not more pictures than this, or small ones would be seen in few steps
 
 
 class ImageStep:
@@ -81,7 +82,7 @@ class ImageStep:
 
     def _learn_places(self) -> dict[str, float]:
         side = min(CROP, self.network.config.fine_side)
-        count = self.workers.whole(min(len(self.pictures), max(4, PLACES_PIXELS // side**2)))
+        count = self.workers.whole(min(len(self.pictures), PLACES_PICTURES, max(4, PLACES_PIXELS // side**2)))
         for _ in range(PLACES_STEPS_IN_DETAIL if self.network.is_fine else PLACES_STEPS):
             index = torch.randint(len(self.pictures), (count,), generator=self.choose)
             x = self.network.prepare(self.workers.share(self.pictures[index]).to(self.device))
