@@ -65,6 +65,12 @@ def _notes(summary: Figures, any_commit: bool) -> list[str]:
         notes.append(
             f"**The figures are of {len(summary['codes'])} states of the code**, taken together by --any-commit."
         )
+    most = max(len(of["seeds"]) for of in summary["protocols"].values())
+    notes += [
+        f"{of['title']}: only {len(of['seeds'])} of {most} seeds were measured, so that nothing is said of their spread."
+        for of in summary["protocols"].values()
+        if len(of["seeds"]) < most
+    ]
     notes += [
         f"{of['title']}: only {of['cases']} of {of['expected_cases']} cases were measured."
         for of in summary["protocols"].values()

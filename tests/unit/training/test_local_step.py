@@ -34,7 +34,7 @@ def trained(pictures: Tensor, steps: int) -> tuple[LocalDiscriminator, list[floa
 
 def test_a_few_steps_find_a_blemish_that_was_never_shown() -> None:
     pictures = pieces(120, 32)
-    network, losses = trained(pictures[:80], 100)
+    network, losses = trained(pictures[:80], 300)
     assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
     network.remember(pictures[:80])
     clean, spoilt = pictures[80:], pictures[80:].clone()
