@@ -67,7 +67,7 @@ def _notes(summary: Figures, any_commit: bool) -> list[str]:
         )
     most = max(len(of["seeds"]) for of in summary["protocols"].values())
     notes += [
-        f"{of['title']}: only {len(of['seeds'])} of {most} seeds were measured, so that nothing is said of their spread."
+        f"{of['title']}: only {len(of['seeds'])} of {most} seeds were measured."
         for of in summary["protocols"].values()
         if len(of["seeds"]) < most
     ]
