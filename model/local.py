@@ -7,7 +7,6 @@ Sources:
   anomalies, ECCV 2022: per place, told from the normal picture by training on pseudo-anomalies. Network, anomalies and
   loss are others here.
 - T.-Y. Lin et al., Feature pyramid networks, CVPR 2017, section 3: coarse maps are added to fine ones, top down.
-
 - A. Sauer et al., Projected GANs converge faster, NeurIPS 2021, section 3: what judges real against generated reads
   maps that it does not change. Here those are the maps that find what is spoilt, which both losses at once would blur.
 

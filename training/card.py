@@ -17,7 +17,7 @@ from training import plots
 from training.data import Dataset
 from training.learn import CurvePoint
 from training.parts import Parts
-from training.report import examples
+from training.report import examples, extremes
 
 MOST_MEASURED = 5000
 
@@ -48,19 +48,17 @@ def draw(
     every = np.full(len(dataset), np.nan)
     every[parts.held_out] = scores
     groups = {"normal": scores}
-    by_score = parts.held_out[np.argsort(scores, kind="stable")]
-    shown = {"normal, with the highest scores": by_score[::-1], "normal, with the lowest scores": by_score}
+    index = {"normal,": parts.held_out}
     if len(parts.measured):
-        strange = parts.measured[:MOST_MEASURED]
+        strange = index["anomalous,"] = parts.measured[:MOST_MEASURED]
         every[strange] = groups["anomalous"] = detector.score(np.ascontiguousarray(dataset.x[strange])).score
-        by_score = strange[np.argsort(every[strange], kind="stable")]
-        shown |= {"anomalous, with the highest scores": by_score[::-1], "anomalous, with the lowest scores": by_score}
+    shown = {title: examples(detector, dataset, some, every) for title, some in extremes(index, every).items()}
     names = dict.fromkeys(name for point in curve for name in point.losses)
     losses = {name: [point.losses.get(name, np.nan) for point in curve] for name in names}
     return {
         CURVE: plots.curve([point.step for point in curve], losses, kept),
         SCORES: plots.histogram(groups, {f"budget of {BUDGET:.0%}": -np.log10(BUDGET)}),
-        EXAMPLES: plots.examples({title: examples(detector, dataset, index, every) for title, index in shown.items()}),
+        EXAMPLES: plots.examples(shown),
     }
 
 

@@ -47,15 +47,18 @@ def best_and_worst(
     kinds: NDArray[np.str_] | None = None,
 ) -> dict[str, list[Example]]:
     """The anomalies that score highest and lowest, and the normal records that do."""
-    order = np.argsort(scores, kind="stable")
-    anomalous, normal = order[labels[order] == 1], order[labels[order] == 0]
-    chosen = {
-        "anomalies with the highest scores": anomalous[::-1],
-        "anomalies with the lowest scores": anomalous,
-        "normal records with the highest scores": normal[::-1],
-        "normal records with the lowest scores": normal,
-    }
+    anomalous, normal = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    chosen = extremes({"anomalies": anomalous, "normal records": normal}, scores)
     return {title: examples(detector, dataset, index, scores, kinds) for title, index in chosen.items()}
+
+
+def extremes(groups: Mapping[str, NDArray[np.int64]], scores: NDArray[np.floating]) -> dict[str, NDArray[np.int64]]:
+    """Each group of indices twice, from its highest score downwards and from its lowest upwards, by title."""
+    chosen: dict[str, NDArray[np.int64]] = {}
+    for name, index in groups.items():
+        ascending = index[np.argsort(scores[index], kind="stable")]
+        chosen |= {f"{name} with the highest scores": ascending[::-1], f"{name} with the lowest scores": ascending}
+    return chosen
 
 
 def examples(

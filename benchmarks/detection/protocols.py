@@ -229,7 +229,11 @@ _SOME_PICTURES: Mapping[str, Callable[[Path], Material]] = {
 }
 
 CHOICE_DIGITS = ("1", "3", "5", "8", "9")
-GENERATORS = {"conv": {"generator": "conv"}, "lstm": {"generator": "lstm"}, "attention": {"attention": True}}
+GENERATORS: Mapping[str, Mapping[str, Any]] = {
+    "conv": {"generator": "conv"},
+    "lstm": {"generator": "lstm"},
+    "attention": {"attention": True},
+}
 OBJECTIVES = ("bce", "feature-matching", "lsgan", "hinge", "mocc", "cd")
 
 PROTOCOLS = {
@@ -310,10 +314,7 @@ PROTOCOLS = {
         Protocol(
             "generator",
             "Generators",
-            _with_options(
-                "generator",
-                {"conv": {"generator": "conv"}, "lstm": {"generator": "lstm"}, "attention": {"attention": True}},
-            ),
+            _with_options("generator", GENERATORS),
             (),
             None,
             quick=("lstm:A-1",),
