@@ -25,8 +25,11 @@ class Interval(NamedTuple):
     high: float
 
 
-def rate(count: int, of: int) -> Interval:
-    """Of a rate, `count` times in `of` cases; the whole of 0…1 hardly narrowed where `of` is 0."""
+def rate(count: float, of: float) -> Interval:
+    """Of a rate, `count` times in `of` cases; the whole of 0…1 hardly narrowed where `of` is 0.
+
+    Means over runs need not be whole.
+    """
     low, high = stats.beta(count + 0.5, of - count + 0.5).ppf(_ends())
     return Interval(float(low), float(high))
 

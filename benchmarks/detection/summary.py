@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from detection.protocols import PROTOCOLS, TABLE, Goal, Protocol
 from detection.results import BASELINES, GANOMALY, Key, Result
 from model.config import Kind
+from training import credible
 
 MOST_SPREAD = 0.01  # of the protocol's mean, between seeds
 MOST_ALARMS = 1.5  # times the budget
-INTERVAL = 0.95
 SERIES = ("SKAB", "NAB")
 
 Figures = dict[str, Any]
@@ -169,16 +168,9 @@ def _alarms(every: list[Figures], seeds: int) -> Figures:
     for budget in (name for name in every[0]["alarms"] if name != "normal"):
         for way in ("calibration", "stream"):
             count = sum(figures["alarms"][budget][way] for figures in every) / seeds
-            low, high = beta_interval(count, normal)
+            low, high = credible.rate(count, normal)
             found.setdefault(budget, {})[way] = {"rate": count / normal, "low": low, "high": high}
     return {"normal": int(normal), **found}
-
-
-def beta_interval(count: float, of: float) -> tuple[float, float]:
-    """The central 95 % of the posterior of a rate under Jeffreys' prior, Beta(½, ½)."""
-    law = stats.beta(count + 0.5, of - count + 0.5)
-    low, high = law.ppf([(1.0 - INTERVAL) / 2.0, (1.0 + INTERVAL) / 2.0])
-    return float(low), float(high)
 
 
 def _evidence(protocol: Protocol, runs: Runs) -> Figures:

@@ -10,7 +10,8 @@ import pytest
 
 from detection.page import write_page
 from detection.results import GANOMALY, Key, Result
-from detection.summary import beta_interval, summarise
+from detection.summary import summarise
+from training.credible import rate
 
 
 def test_a_protocols_figure_is_the_mean_over_its_parts_and_the_spread_that_between_seeds(
@@ -45,10 +46,10 @@ def test_a_seed_with_fewer_cases_is_left_out_until_it_is_whole(found: dict[Key, 
 
 
 def test_a_rates_interval_holds_it_and_narrows_with_more_records() -> None:
-    low, high = beta_interval(10, 1000)
+    low, high = rate(10, 1000)
     assert low < 0.01 < high
-    assert beta_interval(0, 1000)[0] < 1e-5
-    narrow = beta_interval(100, 10_000)
+    assert rate(0, 1000)[0] < 1e-5
+    narrow = rate(100, 10_000)
     assert narrow[1] - narrow[0] < 0.5 * (high - low)
 
 
