@@ -184,7 +184,11 @@ class Fitted:
 
 
 def calibrate(
-    raw: Mapping[str, NDArray[np.float32]], used: Mapping[Profile, Mapping[str, float]], *, least_scale: float = 0.0
+    raw: Mapping[str, NDArray[np.float32]],
+    used: Mapping[Profile, Mapping[str, float]],
+    *,
+    least_scale: float = 0.0,
+    later: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Fitted:
     """A calibration from the raw evidence `[n]` of held-out normals, n >= 20, and each profile's weights by evidence.
 
@@ -194,6 +198,9 @@ def calibrate(
 
     A record's evidence must not be judged by tails that knew it, or the joint score of fresh records would be larger
     than that of the held-out ones. So the joint tail is made from scores across ten folds of neighbouring records.
+    Where there is `later`, raw evidence `[m]` of normal windows as seen by a memory that ended before them, the joint
+    tail is made from that.
+
     Raises ValueError where an evidence is not finite, or all of them are the same everywhere.
     """
     names = dict.fromkeys(name for evidence in used.values() for name in evidence)
@@ -207,12 +214,18 @@ def calibrate(
         for profile, weights in used.items()
     }
     tails = {name: Tail.fit(value, least_scale=least_scale) for name, value in values.items()}
-    joint = {
-        profile: Joint(evidence=dict(used[profile]), tail=_joint_tail(some, least_scale))
-        for profile, some in joined.items()
-    }
     held_out = joined[Profile.ACCURATE]
-    surprise = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit], least_scale).surprise(held_out[ask]))
+    if later is not None:
+        surprises = {name: tails[name].surprise(later[name]) for name in names}
+        foretold = {
+            profile: join({name: surprises[name] for name in weights}, weights) for profile, weights in used.items()
+        }
+        joint_tails = {profile: _joint_tail(some, least_scale) for profile, some in foretold.items()}
+        surprise = joint_tails[Profile.ACCURATE].surprise(held_out)
+    else:
+        joint_tails = {profile: _joint_tail(some, least_scale) for profile, some in joined.items()}
+        surprise = _across_folds(fold, lambda fit, ask: _joint_tail(held_out[fit], least_scale).surprise(held_out[ask]))
+    joint = {profile: Joint(evidence=dict(used[profile]), tail=tail) for profile, tail in joint_tails.items()}
     scores = surprise / math.log(10.0)
     return Fitted(Calibration(evidence=tails, joint=joint), scores.astype(np.float32))
 

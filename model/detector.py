@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.calibration import read_sketch
 from model.config import ImageConfig, Kind, Profile, SequenceConfig
 from model.errors import ModelError
 from model.image import ImageGanomaly
 from model.manifest import Manifest
+from model.reference import Reference
 from model.sequence import SequenceGanomaly
 
 Network = ImageGanomaly | SequenceGanomaly
@@ -106,6 +109,11 @@ class Detector:
     def sha256(self) -> str:
         """Of the weights."""
         return self.manifest.sha256
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What drift is measured against; of a version from before references, the score's law alone."""
+        return self.manifest.inputs or Reference.of_law(read_sketch(self.manifest.score_sketch).n)
 
     @property
     def kind(self) -> Kind:

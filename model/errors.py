@@ -32,3 +32,11 @@ class DigestMismatch(RegistryError):
 
 class ManifestError(RegistryError):
     """A manifest is missing, unreadable, or of a schema this release doesn't know."""
+
+
+class StaleToken(RegistryError):
+    """A trainer's fencing token is lower than one that the registry has seen: another trainer has taken over."""
+
+
+class RolledBack(RegistryError):
+    """A version that was rolled back, which only a person puts in service again."""

@@ -133,14 +133,14 @@ class ImageGanomaly(nn.Module):
         Where a picture has more detail than is seen of it as a whole, what is found in the detail decides, and the
         whole only has a say where it is strange beyond doubt.
         """
-        # Two readings of the code count as one: it would else outvote what is told of the picture's parts.
-        weights = {"latent": 0.5, "clusters": 0.5, "projection": 1.0, "map": 1.0}
+        # Four readings of one encoder, two of them of its code, would outvote what looks at the picture's parts.
+        weights = {"latent": 0.25, "clusters": 0.25, "projection": 0.5, "map": 0.5}
         if self.is_fine:
-            weights = dict.fromkeys(weights, WHOLE_BESIDE_DETAIL) | {"spoilt": 1.0, "outlying": 1.0}
+            weights = dict.fromkeys(weights, WHOLE_BESIDE_DETAIL) | {"spoilt": 1.0, "outlying": 1.0, "extended": 1.0}
         if self.labelled is not None:
             weights["labelled"] = 1.0
-        more = ("patches",) if self.is_fine else ("spoilt", "match_place", "match_tenth")
-        return {Profile.FAST: weights, Profile.ACCURATE: weights | dict.fromkeys(more, 1.0)}
+        more = {"patches": 1.0} if self.is_fine else {"spoilt": 1.25, "match_place": 1.0, "match_tenth": 1.0}
+        return {Profile.FAST: weights, Profile.ACCURATE: weights | more}
 
     @property
     def is_fine(self) -> bool:
@@ -218,12 +218,12 @@ class ImageGanomaly(nn.Module):
         if self.labelled is not None:
             evidence["labelled"] = self.labelled(*self._two_views(z, maps))
         if self.is_fine:
-            return evidence | self.discriminator.evidence(x, patches=profile is Profile.ACCURATE)
+            return evidence | self.discriminator.details(x, patches=profile is Profile.ACCURATE)
         if profile is Profile.FAST:
             return evidence
         distances = self.pictures.distances(whole, near[:, :CANDIDATES])  # (B, 3, P, P)
         matching = {"match_place": worst_place(distances), "match_tenth": worst_tenth(distances)}
-        return evidence | matching | {"spoilt": self.discriminator.evidence(x, patches=False)["spoilt"]}
+        return evidence | matching | {"spoilt": self.discriminator.spoilt_places(x)}
 
     def localize(self, x: Tensor) -> Tensor:
         """Prepared pictures to how strange each pixel of the record is: `[B, H, W]`, >= 0."""

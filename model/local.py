@@ -10,8 +10,10 @@ Sources:
 - A. Sauer et al., Projected GANs converge faster, NeurIPS 2021, section 3: what judges real against generated reads
   maps that it does not change. Here those are the maps that find what is spoilt, which both losses at once would blur.
 
-Three evidences: the worst places' logits; the same relative to the rest of their own picture, as one texture looks
-stranger than another without being wrong; and the worst patches' distance to a memory of normal ones.
+Of a small picture the worst places' logits are one evidence. A larger one gives four, for a defect may be a point or
+run through all of it, and one texture looks stranger than another without being wrong: the logits of the few worst
+places; the same relative to the rest of their own picture and to what is usual there; how far the worst sixteenth of
+the places stands out of the others; and how far the worst sixteenth of the patches is from a memory of normal ones.
 """
 
 from __future__ import annotations
@@ -24,14 +26,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.patches import PatchMemory
+from model.places import UsualPlaces
 from model.smoothing import local_mean
 
 SURROUNDINGS = 9  # pixels a side in which contrast is measured
 FAINTEST = 0.03  # contrast that is taken as seen
 CELLS = 4  # a side of the grid of features by which generated pictures are compared to real ones
 SLOPE = 0.1
-WORST = 16  # places make a picture's evidence …
-WORST_SHARE = 8  # … but not more than one in so many
+POINT = 8  # places that a defect has at least
+EXTENDED = 16  # one place in so many that a larger one has
+WORST, WORST_SHARE = 32, 8  # places of a small picture that count: so many, but not more than one in eight
 
 
 class _Convolution(nn.Module):
@@ -97,6 +101,7 @@ class LocalDiscriminator(nn.Module):
         self.spoilt = nn.ModuleList([nn.Conv2d(width << level, 1, 1) for level in range(3)])
         self.judge = _Judge(4 * width)
         self.patches = PatchMemory(channels, patches)
+        self.usual = UsualPlaces()
         self.register_buffer("level", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
@@ -145,15 +150,26 @@ class LocalDiscriminator(nn.Module):
         """Takes prepared normal pictures `[N, C, h, w]`, N >= 10, in evaluation mode; forgets those before."""
         logits = torch.cat([self.places(some)[0] for some in torch.split(x[:512], 32)])
         self.level, self.spread = logits.mean(), logits.std()
+        self.usual.fit(_centred(logits))
         self.patches.remember(x[:1024])
 
-    def evidence(self, x: Tensor, *, patches: bool = True) -> dict[str, Tensor]:
-        """Prepared pictures to `[B]` per evidence; larger is stranger. Without `patches` at about half the cost."""
+    def spoilt_places(self, x: Tensor) -> Tensor:
+        """Small prepared pictures to how spoilt their worst places look: `[B]`."""
         logits = self.places(x)[0]
-        worst = _worst(logits)
-        evidence = {"spoilt": worst, "outlying": worst - logits.mean(dim=(1, 2))}
+        return _worst(logits, min(WORST, -(-logits[0].numel() // WORST_SHARE)))
+
+    def details(self, x: Tensor, *, patches: bool = True) -> dict[str, Tensor]:
+        """Large prepared pictures to `[B]` per evidence; larger is stranger. `patches` are half of the cost."""
+        logits = self.places(x)[0]
+        centred = _centred(logits)
+        extent = -(-logits[0].numel() // EXTENDED)
+        evidence = {
+            "spoilt": _worst(logits, POINT),
+            "outlying": _worst(self.usual(centred), POINT),
+            "extended": _worst(self._outlying(logits), extent),
+        }
         if patches:
-            evidence["patches"] = _worst(self.patches.strangeness(x))
+            evidence["patches"] = _worst(self.patches.strangeness(x), extent)
         return evidence
 
     def heat(self, x: Tensor) -> Tensor:
@@ -171,11 +187,13 @@ class LocalDiscriminator(nn.Module):
     def _outlying(self, logits: Tensor) -> Tensor:
         """In standard deviations from the mean of their own picture."""
         spread = logits.std(dim=(1, 2), keepdim=True) + 0.1 * self.spread
-        return (logits - logits.mean(dim=(1, 2), keepdim=True)) / spread
+        return _centred(logits) / spread
 
 
-def _worst(maps: Tensor) -> Tensor:
-    """The mean of the largest of `[B, h', w']`: `[B]`."""
-    places = maps.flatten(1)
-    count = min(WORST, -(-places.shape[1] // WORST_SHARE))
-    return places.topk(count, dim=1).values.mean(dim=1)
+def _centred(maps: Tensor) -> Tensor:
+    return maps - maps.mean(dim=(1, 2), keepdim=True)
+
+
+def _worst(maps: Tensor, count: int) -> Tensor:
+    """The mean of the `count` largest of `[B, h', w']`: `[B]`."""
+    return maps.flatten(1).topk(count, dim=1).values.mean(dim=1)

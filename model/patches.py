@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.places import UsualPlaces
 from model.smoothing import local_mean
 
 SIZE = 9  # pixels a side of a patch
 STRIDE = 2
 SURROUNDINGS = 15  # pixels a side, whose mean is no part of what a patch looks like
 FAINTEST = 0.02  # contrast of a picture that is taken as seen; below it noise would be made large
-PLACES = 16  # a side of the grid of how far patches of normal pictures are
 CANDIDATES = 16  # patches looked at for each one that is remembered
 EVERY = 5  # one in so many pictures is kept out of the memory to measure how far normal patches are from it
 
@@ -30,16 +30,13 @@ class PatchMemory(nn.Module):
     filters: Tensor
     offset: Tensor
     points: Tensor
-    usual: Tensor
-    spread: Tensor
 
     def __init__(self, channels: int, rows: int = 1024, components: int = 24) -> None:
         super().__init__()
         self.register_buffer("filters", torch.zeros(components, channels, SIZE, SIZE))
         self.register_buffer("offset", torch.zeros(components))
         self.register_buffer("points", torch.zeros(rows, components))
-        self.register_buffer("usual", torch.zeros(1, 1, PLACES, PLACES))
-        self.register_buffer("spread", torch.ones(1, 1, PLACES, PLACES))
+        self.usual = UsualPlaces()
 
     @torch.no_grad()
     def remember(self, x: Tensor) -> None:
@@ -47,22 +44,12 @@ class PatchMemory(nn.Module):
         kept_out = torch.arange(len(x), device=x.device) % EVERY == 0
         self._learn_directions(x[~kept_out])
         self.points = farthest_first(self._candidates(x[~kept_out]), len(self.points))
-        distances = torch.cat([self._distances(some) for some in torch.split(x[kept_out], 16)])  # (n, h', w')
-        mean = functional.adaptive_avg_pool2d(distances.mean(dim=0)[None, None], PLACES)
-        square = functional.adaptive_avg_pool2d(distances.square().mean(dim=0)[None, None], PLACES)
-        # Few pictures say little about one place, so that it borrows from its neighbours, and a little from all.
-        self.usual, square = local_mean(mean, 3), local_mean(square, 3)
-        variance = (square - self.usual.square()).clamp(min=0.0)
-        self.spread = (variance + 0.1 * variance.mean() + 1e-6).sqrt()
+        self.usual.fit(torch.cat([self._distances(some) for some in torch.split(x[kept_out], 16)]))
 
     def strangeness(self, x: Tensor) -> Tensor:
         """Prepared pictures `[B, C, h, w]` to `[B, h', w']`: distances, in spreads from what is usual for the place."""
-        distances = self._distances(x)
-        shape = distances.shape[1:]
-        usual, spread = (
-            functional.interpolate(grid, shape, mode="bilinear")[:, 0] for grid in (self.usual, self.spread)
-        )
-        return (distances - usual) / spread  # (B, h', w')
+        strangeness: Tensor = self.usual(self._distances(x))
+        return strangeness  # (B, h', w')
 
     def _distances(self, x: Tensor) -> Tensor:
         codes = self._codes(x)  # (B, d, h', w')

@@ -36,15 +36,19 @@ MOST_REMEMBERED = 5000
 
 
 def flat(kind: Kind, normal: Records) -> Callable[[Records], Floats]:
-    """Records `[N, …]` to rows `[N, D]`: pictures in 0…1, windows standardised by feature as the normal ones are."""
+    """Records `[N, …]` to rows `[N, D]`: pictures in 0…1, windows standardised by feature as the normal ones are.
+
+    A missing value is the mean of its feature.
+    """
     if kind is Kind.IMAGE:
         return lambda records: records.reshape(len(records), -1).astype(np.float64) / 255.0
-    mean = normal.mean(axis=(0, 1), dtype=np.float64)
-    deviation = normal.std(axis=(0, 1), dtype=np.float64)
+    seen = np.ma.masked_invalid(normal)
+    mean = np.ma.filled(seen.mean(axis=(0, 1), dtype=np.float64), 0.0)
+    deviation = np.ma.filled(seen.std(axis=(0, 1), dtype=np.float64), 1.0)
     deviation[deviation == 0.0] = 1.0
 
     def scaled(records: Records) -> Floats:
-        values = np.clip((records - mean) / deviation, -CLIP, CLIP)
+        values = np.nan_to_num(np.clip((records - mean) / deviation, -CLIP, CLIP), nan=0.0)
         return np.asarray(values.reshape(len(records), -1), dtype=np.float64)
 
     return scaled

@@ -38,6 +38,13 @@ def check_alive(network: Network, records: Tensor) -> None:
             raise TrainingError(f"training collapsed: every record gets the same {what}; nothing was saved")
 
 
+def check_finite(network: Network) -> None:
+    """Raises TrainingError when a weight is NaN or infinite."""
+    wrong = [name for name, weight in network.named_parameters() if not torch.isfinite(weight).all()]
+    if wrong:
+        raise TrainingError(f"training diverged: {', '.join(wrong[:3])} … are not finite; nothing was saved")
+
+
 def _variance(values: Tensor) -> float:
     """Over records `[N, …]`, mean over their numbers."""
     return float(values.flatten(1).var(dim=0, correction=0).mean())

@@ -1,7 +1,11 @@
-"""Evidence of held-out windows, each block of time judged by a memory that holds what came before and after it.
+"""Evidence of windows that the memory does not hold: how strange a normal one may be.
 
-Source: V. Vovk, Cross-conformal predictors, Annals of Mathematics and Artificial Intelligence 74, 2015: what is scored
-was never fitted on, and little is wasted. The blocks keep neighbouring windows, which are nearly the same, together.
+Sources:
+- V. Vovk, Cross-conformal predictors, Annals of Mathematics and Artificial Intelligence 74, 2015: what is scored was
+  never fitted on, and little is wasted. The blocks keep neighbouring windows, which are nearly the same, together.
+- A. P. Dawid, Statistical theory: the prequential approach, JRSS A 147, 1984: what is to be foretold is judged by what
+  came before it alone. A series drifts, so that a block with its past and its future in the memory looks more usual
+  than what comes next will.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from training.data import Dataset
 from training.split import Indices, Split, apart
 
 Evidence = dict[str, Floats]
+
+LATER_BLOCKS = 6
+FEWEST_REMEMBERED = 20  # windows
 
 
 def held_out_evidence(
@@ -32,6 +39,26 @@ def held_out_evidence(
         remember(apart(dataset, others, np.arange(block[0], block[-1] + 1)))
         found.append(evidence(block))
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def later_evidence(
+    dataset: Dataset, remember: Callable[[Indices], None], evidence: Callable[[Indices], Evidence]
+) -> Evidence | None:
+    """Evidence of the clean windows of series, `[n]` by name, block by block, the memory ending before each.
+
+    `remember` and `evidence` are called as `held_out_evidence` calls them. None where a history is too short for it, or
+    nothing is known of what the windows were cut from.
+    """
+    if dataset.spans is None:
+        return None
+    clean = np.flatnonzero(dataset.clean)
+    found = []
+    for block in np.array_split(clean, LATER_BLOCKS)[1:]:
+        past = apart(dataset, clean[clean < block[0]], block)
+        if len(past) >= FEWEST_REMEMBERED:
+            remember(past)
+            found.append(evidence(block))
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]} if found else None
 
 
 def _blocks(dataset: Dataset, parts: Split) -> Iterator[Indices]:

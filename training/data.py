@@ -2,7 +2,8 @@
 
 `.npz` with `x` (`[N,H,W]` or `[N,H,W,C]` uint8, or float in 0…1; `[N,T,F]` float windows; `[rows,F]` a series) and an
 optional `y` (0 normal, 1 anomaly). `.csv` with a header, one numeric column a feature, and optional columns `timestamp`
-and `label`; columns are separated by comma, semicolon or tab. A series is cut into windows that overlap by all but one.
+and `label`; columns are separated by comma, semicolon or tab. NaN and empty cells of sequences are missing values. A
+series is cut into windows that overlap by all but one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.config import CHANNEL_LIMITS, FEATURE_LIMITS, LENGTH_LIMITS, SIDE_LIMITS, Kind
+from model.manifest import TrainingData
 from stream_app.errors import UsageError
 from stream_app.files import read_csv, read_npz
 
@@ -30,9 +32,14 @@ class Dataset:
 
     `x`: pictures `[N, H, W, C]` (uint8, or float32 in 0…255) or windows `[N, T, F]` float32. `y`: `[N]` 0 or 1, None
     without labels; a window of a series has the label of its newest observation. `clean`: `[N]`, true where nothing in
-    the record is labelled anomalous: what may be learned from. `timestamps`: `[N]` seconds since the Unix epoch, of the
-    newest observation. For a series, `series` is the `[rows, F]` table the windows were cut from (window i ends at row
-    i + T − 1).
+    the record is labelled anomalous: what may be learned from. For a series, `series` is the `[rows, F]` table the
+    windows were cut from (window i ends at row i + T − 1). `timestamps`: `[rows]` seconds since the Unix epoch.
+    `features`: the F names of its columns, None where there are none, or none that tell columns apart.
+
+    `spans`: `[N, 2]` int64, the first and the last place of what a record is made of, on one axis for all of them: two
+    records share observations only where their spans meet. Windows of several streams lie far apart on it. Records are
+    in the order of time, whatever their places. None where no record shares anything with another. `origin`: what the
+    manifest is to say of where they came from, where that is no file.
     """
 
     kind: Kind
@@ -43,6 +50,9 @@ class Dataset:
     source: str
     sha256: str
     series: NDArray[np.float32] | None = None
+    features: tuple[str, ...] | None = None
+    spans: NDArray[np.int64] | None = None
+    origin: TrainingData | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,9 +84,15 @@ def load(path: str | Path, kind: str, window: int | None = None) -> Dataset:
     else:
         wanted = ".npz" if kind is Kind.IMAGE else ".npz or .csv"
         raise UsageError(f"{file}: a file of {kind} records ends in {wanted}")
-    digest = _digest_of_file(file)
     return from_arrays(
-        arrays.x, kind, y=arrays.y, timestamps=arrays.timestamps, window=window, source=str(file), sha256=digest
+        arrays.x,
+        kind,
+        y=arrays.y,
+        timestamps=arrays.timestamps,
+        window=window,
+        features=arrays.features,
+        source=str(file),
+        sha256=_digest_of_file(file),
     )
 
 
@@ -87,10 +103,11 @@ def from_arrays(
     y: NDArray[Any] | None = None,
     timestamps: NDArray[np.float64] | None = None,
     window: int | None = None,
+    features: tuple[str, ...] | None = None,
     source: str = "memory",
     sha256: str | None = None,
 ) -> Dataset:
-    """A dataset from arrays as a `.npz` file holds them. Raises UsageError as `load` does."""
+    """A dataset from arrays as files hold them, and the names of its columns. Raises UsageError as `load` does."""
     labels = None if y is None else _check_labels(y, len(x), source)
     digest = hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest() if sha256 is None else sha256
     if _kind(kind) is Kind.IMAGE:
@@ -103,8 +120,8 @@ def from_arrays(
         if window not in (None, values.shape[1]):
             raise UsageError(f"{source}: x holds windows of {values.shape[1]} steps; they can't be cut to {window}")
         clean = np.ones(len(x), dtype=bool) if labels is None else labels == 0
-        return Dataset(Kind.SEQUENCE, values, labels, clean, timestamps, source, digest)
-    return _cut(values, labels, timestamps, window or default_window(len(values)), source, digest)
+        return Dataset(Kind.SEQUENCE, values, labels, clean, timestamps, source, digest, features=features)
+    return _cut(values, labels, timestamps, window or default_window(len(values)), features, source, digest)
 
 
 def default_window(rows: int) -> int:
@@ -124,6 +141,7 @@ def _cut(
     labels: NDArray[np.int64] | None,
     timestamps: NDArray[np.float64] | None,
     window: int,
+    features: tuple[str, ...] | None,
     source: str,
     digest: str,
 ) -> Dataset:
@@ -136,8 +154,9 @@ def _cut(
     clean = np.ones(len(windows), dtype=bool)
     if labels is not None:
         clean = np.lib.stride_tricks.sliding_window_view(labels, window).max(axis=1) == 0
-    times = None if timestamps is None else timestamps[window - 1 :]
-    return Dataset(Kind.SEQUENCE, windows, newest, clean, times, source, digest, series)
+    first = np.arange(len(windows), dtype=np.int64)
+    spans = np.stack([first, first + window - 1], axis=1)
+    return Dataset(Kind.SEQUENCE, windows, newest, clean, timestamps, source, digest, series, features, spans)
 
 
 def _check_pictures(x: NDArray[Any], source: str) -> NDArray[Any]:
@@ -164,7 +183,7 @@ def _check_values(x: NDArray[Any], source: str) -> NDArray[np.float32]:
         raise UsageError(f"{source}: x of sequences holds numbers, not {x.dtype}")
     table = x[:, None] if x.ndim == 1 else x
     _within(f"{source}: x.shape[{table.ndim - 1}] (features)", table.shape[-1], FEATURE_LIMITS)
-    wrong = ~(np.abs(table, dtype=np.float64) <= MAX_ABS)
+    wrong = ~((np.abs(table, dtype=np.float64) <= MAX_ABS) | np.isnan(table))
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise UsageError(f"{source}: x{list(place)} is {table[place]}; finite numbers up to ±{MAX_ABS:g} are read")

@@ -19,7 +19,7 @@ from training.views import picture_view
 
 BATCH = 128  # half as many of pictures that cost four times as much
 PLACES_RATE = 4e-3
-PLACES_STEPS = 3  # for each step of the generator
+PLACES_STEPS = 6  # for each step of the generator
 PLACES_STEPS_IN_DETAIL = 24  # of pictures that the generator sees only small
 PLACES_PIXELS = 1 << 16  # of a batch, after large pictures were cropped …
 PLACES_PICTURES = 64  # … but not more pictures than this, or small ones would be seen in few steps

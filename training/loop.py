@@ -21,26 +21,31 @@ from model.calibration import Fitted, calibrate, write_sketch
 from model.config import Kind, Profile
 from model.detector import Detector, Floats, Network, pick_device, raw_evidence
 from model.errors import TrainingError
+from model.gate_report import GateReport
 from model.image import ImageGanomaly
-from model.manifest import Manifest, TrainingData
+from model.manifest import Manifest, TrainingData, TrainingRun
 from model.objectives import DEFAULT_OBJECTIVE
 from model.registry import Registry
 from stream_app.clock import Clock, SystemClock
 from training.card import MOST_MEASURED, draw, write_card
 from training.co_training import MOST_NORMAL, learn_labels
-from training.cross_fit import held_out_evidence
+from training.collapse import check_finite
+from training.cross_fit import held_out_evidence, later_evidence
 from training.data import Dataset
 from training.distributed import Workers, joined, own_device
 from training.learn import Budget, CurvePoint, Learned, Progress, learn
+from training.likeness import reference_of
 from training.parts import Parts, divide
 from training.sequence_step import enough_steps
 from training.split import Indices, Split
 from training.start import Recipe, start
+from training.steps import Step
 
 # Of windows: reported, but no part of the score, as it was near chance on short histories.
 UNUSED = ("latent",)
 # The evidence of windows is on a logarithmic scale; a factor of a half more often than not is drift, not an anomaly.
 LEAST_SCALE = {Kind.IMAGE: 0.0, Kind.SEQUENCE: 0.4}
+FIRST_STEPS, TIMED_STEPS = 3, 10  # of a trial: the first ones cost more
 SAMPLE = 256  # training records whose codes and reconstructions must differ
 
 
@@ -58,6 +63,7 @@ class TrainResult:
     replaced: str | None  # the champion before, if any
     curve: list[CurvePoint] = field(repr=False)
     stopped: str
+    gate: GateReport | None = None  # what `examine` found; a version it refused is saved, and not promoted
 
 
 def train(
@@ -65,7 +71,7 @@ def train(
     kind: str,
     registry: Registry,
     name: str,
-    seconds: float = 80.0,
+    seconds: float = 100.0,
     seed: int = 0,
     device: str = "auto",
     on_progress: Callable[[Progress], None] | None = None,
@@ -77,14 +83,18 @@ def train(
     generator: str | None = None,
     attention: bool | None = None,
     from_version: str | None = None,
+    examine: Callable[[Detector], GateReport] | None = None,
 ) -> TrainResult:
     """Trains on the normal records of `dataset`, saves a version, and puts it in service.
 
-    The new version becomes the champion whether or not there was one; `promote=False` leaves the pointer alone.
+    The new version becomes the champion whether or not there was one; `promote=False` leaves the pointer alone, and so
+    does an `examine` that refuses it. That is called before the version is saved, so that its report is in the manifest
+    and on the card; a refused version is saved all the same, for people to look at.
     `seconds` is the time for gradient steps; what comes after (memory, calibration, saving) takes a little more. With
     `steps` so many are made however long they take, and the same seed gives the same weights on the same machine. It
-    ends earlier where a validation loss no longer falls. `objective`, `generator`, `attention` and `from_version` are
-    those of `training.start.Recipe`.
+    ends earlier where a validation loss no longer falls. For records of a stream, which can be read again, the seconds
+    are first turned into steps, so that the version can be made again. `objective`, `generator`, `attention` and
+    `from_version` are those of `training.start.Recipe`.
 
     Records labelled anomalous are never rebuilt. Where there are any, two thirds of them teach the encoder of pictures
     what to tell from normal ones, and an evidence of their own; `metrics` tells how well the others were found. Under
@@ -103,13 +113,17 @@ def train(
     started, created = clock.monotonic(), datetime.fromtimestamp(clock.time(), UTC)
     target = pick_device(own_device(device))
     with joined(target) as workers:
-        job = _Job(dataset, recipe, registry, name, target, seed, workers)
+        job = _Job(dataset, recipe, registry, name, target, seed, workers, promote, examine)
         budget = Budget(seconds, steps, clock)
         network, parts, learned = _learn(job, budget, on_progress)
         result = None
         if workers.first:
             trained = _finish(job, network, parts, learned)
-            result = _save(job, trained, parts, learned, created, round(clock.monotonic() - started, 3), promote)
+            run = TrainingRun(
+                steps=budget.steps, objective=objective, from_version=from_version, threads=torch.get_num_threads()
+            )
+            seconds = round(clock.monotonic() - started, 3)
+            result = _save(job, trained, parts, learned, run, created, seconds)
         result = workers.agree(result)
     assert result is not None
     return result
@@ -126,6 +140,8 @@ class _Job:
     device: torch.device
     seed: int
     workers: Workers
+    promote: bool
+    examine: Callable[[Detector], GateReport] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +159,43 @@ def _learn(job: _Job, budget: Budget, on_progress: Callable[[Progress], None] | 
     if job.dataset.kind is Kind.SEQUENCE:
         budget.enough = enough_steps(len(parts.fit))
     sample = parts.train[np.linspace(0, len(parts.train) - 1, min(SAMPLE, len(parts.train))).astype(np.int64)]
+    if budget.steps is None and job.dataset.origin is not None:
+        budget.steps = _steps_within(job, parts, budget)
     with _seeded(job.seed):
-        network, step = start(job.dataset, parts, job.recipe, job.registry, job.name, job.device, job.seed, job.workers)
+        network, step = _start(job, parts)
         learned = learn(network, step, _records(job, sample), budget, job.workers, on_progress)
     return network, parts, learned
+
+
+def _start(job: _Job, parts: Parts) -> tuple[Network, Step]:
+    return start(job.dataset, parts, job.recipe, job.registry, job.name, job.device, job.seed, job.workers)
+
+
+def _steps_within(job: _Job, parts: Parts, budget: Budget) -> int:
+    """How many steps there is time for, by a trial.
+
+    The learning rate falls with the share of the budget that is used. Of steps it is the same in every run, so that
+    what was learned from a stream can be repeated.
+    """
+    with _seeded(job.seed):
+        network, step = _start(job, parts)
+        network.train()
+        for _ in range(FIRST_STEPS):
+            step(0.0)
+        started = budget.clock.monotonic()
+        for _ in range(TIMED_STEPS):
+            step(0.0)
+        pace = TIMED_STEPS / max(budget.clock.monotonic() - started, 1e-6)
+    steps = max(1, math.floor(budget.seconds * pace))
+    return steps if budget.enough is None else min(steps, budget.enough)
 
 
 def _finish(job: _Job, network: Network, parts: Parts, learned: Learned) -> _Trained:
     """Memory, labels, calibration and measures."""
     dataset = job.dataset
+    check_finite(network)
     raw = _held_out_evidence(job, network, parts)
-    fitted = _calibrate(network, dataset, raw)
+    fitted = _calibrate(network, dataset, raw, _later_evidence(job, network))
     if dataset.kind is Kind.SEQUENCE:
         # A series drifts, so that what was held out belongs to the normal ones as well. The calibration was made
         # without it: scores of later normal windows come out lower by that, never higher.
@@ -171,32 +213,45 @@ def _finish(job: _Job, network: Network, parts: Parts, learned: Learned) -> _Tra
 
 
 def _save(
-    job: _Job, trained: _Trained, parts: Parts, learned: Learned, created: datetime, seconds: float, promote: bool
+    job: _Job,
+    trained: _Trained,
+    parts: Parts,
+    learned: Learned,
+    run: TrainingRun,
+    created: datetime,
+    seconds: float,
 ) -> TrainResult:
     data, config, champion = job.dataset, trained.network.config, job.registry.champion(job.name)
+    origin = data.origin or TrainingData(source=data.source, rows=int(data.clean.sum()), sha256=data.sha256)
     manifest = Manifest(
         name=job.name,
         kind=data.kind,
         created_at=created,
         config=config.to_json(),
         input_shape=config.input_shape,
+        features=data.features,
         metrics=trained.metrics,
-        training_data=TrainingData(source=data.source, rows=int(data.clean.sum()), sha256=data.sha256),
+        training_data=origin,
+        run=run,
         calibration=trained.fitted.calibration,
         score_sketch=write_sketch(trained.fitted.scores),
-        parent=job.recipe.from_version or champion,
+        inputs=reference_of(data, trained.fitted.scores),
+        parent=job.recipe.from_version or (champion if data.origin is None else data.origin.champion),
         seed=job.seed,
         seconds=seconds,
         libraries={package: installed(package) for package in ("torch", "numpy", "datasketches", "safetensors")},
     )
     detector = Detector(manifest, trained.network, job.device)
+    report = job.examine(detector) if job.examine is not None else None
+    manifest = manifest.model_copy(update={"gate": report})
+    promote = job.promote and (report is None or report.passed)
     figures = draw(detector, data, parts, trained.fitted.scores, learned.curve, learned.kept)
     card = write_card(manifest, trained.raw, figures)
     version = job.registry.save(manifest, trained.network, card, figures)
     if promote:
         job.registry.promote(job.name, version)
     path = job.registry.path(job.name, version)
-    return TrainResult(version, path, trained.metrics, promote, champion, learned.curve, learned.stopped)
+    return TrainResult(version, path, trained.metrics, promote, champion, learned.curve, learned.stopped, report)
 
 
 @contextmanager
@@ -238,6 +293,16 @@ def _held_out_evidence(job: _Job, network: Network, parts: Parts) -> dict[str, F
     )
 
 
+def _later_evidence(job: _Job, network: Network) -> dict[str, Floats] | None:
+    if job.dataset.kind is Kind.IMAGE:
+        return None
+    return later_evidence(
+        job.dataset,
+        lambda index: _remember(job, network, index),
+        lambda index: raw_evidence(network, job.dataset.x[index], job.device),
+    )
+
+
 def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, Mapping[str, float]]:
     if not isinstance(network, ImageGanomaly):
         weights = {name: 1.0 for name in raw if name not in UNUSED}
@@ -245,13 +310,13 @@ def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, Mapp
     return network.profiles
 
 
-def _calibrate(network: Network, dataset: Dataset, raw: dict[str, Floats]) -> Fitted:
+def _calibrate(network: Network, dataset: Dataset, raw: dict[str, Floats], later: dict[str, Floats] | None) -> Fitted:
     if wrong := [name for name, values in raw.items() if not np.isfinite(values).all()]:
         raise TrainingError(
             f"training diverged: {', '.join(wrong)} of held-out records is not finite; nothing was saved"
         )
     try:
-        return calibrate(raw, _profiles(network, raw), least_scale=LEAST_SCALE[dataset.kind])
+        return calibrate(raw, _profiles(network, raw), least_scale=LEAST_SCALE[dataset.kind], later=later)
     except ValueError as error:
         raise TrainingError(
             f"training collapsed: held-out records can't be told apart ({error}); nothing was saved"

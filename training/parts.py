@@ -62,13 +62,25 @@ def _anomalies(dataset: Dataset, random: np.random.Generator) -> tuple[Indices, 
     if dataset.y is None or not dataset.y.any():
         return none, none
     found = np.flatnonzero(dataset.y)
-    # Windows of one incident share observations, so that an incident is learned from or measured with, not both.
-    apart_by = 1 if dataset.series is None else dataset.x.shape[1]
-    incidents = np.split(found, np.flatnonzero(np.diff(found) >= apart_by) + 1)
-    order = random.permutation(len(incidents))
-    measured = np.sort(order[: max(1, round(MEASURED * len(incidents)))])
+    # An incident is learned from or measured with, not both.
+    each = incidents(found, dataset.spans)
+    order = random.permutation(len(each))
+    measured = np.sort(order[: max(1, round(MEASURED * len(each)))])
     learned = np.sort(np.setdiff1d(order, measured))
-    labelled = np.concatenate([none, *(incidents[number] for number in learned)])
+    labelled = np.sort(np.concatenate([none, *(each[number] for number in learned)]))
     if len(labelled) < FEWEST_LABELLED:
         return none, found
-    return labelled, np.concatenate([incidents[number] for number in measured])
+    return labelled, np.sort(np.concatenate([each[number] for number in measured]))
+
+
+def incidents(found: Indices, spans: Indices | None) -> list[Indices]:
+    """Records `found` by incident: those that share observations, each with the next, are of one.
+
+    Each record is an incident of its own where there are no `spans`.
+    """
+    if spans is None:
+        return np.split(found, np.arange(1, len(found)))
+    ordered = found[np.argsort(spans[found, 0], kind="stable")]
+    reached = np.maximum.accumulate(spans[ordered, 1])
+    begins = np.flatnonzero(spans[ordered[1:], 0] > reached[:-1]) + 1
+    return np.split(ordered, begins)

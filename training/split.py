@@ -69,12 +69,19 @@ def _by_blocks(dataset: Dataset, clean: Indices) -> Split:
 
 
 def apart(dataset: Dataset, windows: Indices, held: Indices) -> Indices:
-    """Those of `windows` that share no observation with any of `held` (both ascending)."""
-    if dataset.series is None or len(held) == 0:
+    """Those of `windows` that share no observation with any of `held`, in their order."""
+    if dataset.spans is None or len(held) == 0:
         return windows
-    length = dataset.x.shape[1]
-    after = np.searchsorted(held, windows)
-    to_next = np.where(after < len(held), held[np.minimum(after, len(held) - 1)] - windows, length)
-    to_last = np.where(after > 0, windows - held[np.maximum(after - 1, 0)], length)
-    far: Indices = windows[np.minimum(to_next, to_last) >= length]
+    far: Indices = windows[~meets(dataset.spans[windows], dataset.spans[held])]
     return far
+
+
+def meets(spans: Indices, others: Indices) -> NDArray[np.bool_]:
+    """Which of `spans` `[n, 2]` have a place in common with any of `others` `[m, 2]`, both ends belonging to a span."""
+    ordered = others[np.argsort(others[:, 1], kind="stable")]
+    # The earliest beginning among the spans that end there or later.
+    earliest = np.minimum.accumulate(ordered[::-1, 0])[::-1]
+    at = np.searchsorted(ordered[:, 1], spans[:, 0])
+    met: NDArray[np.bool_] = at < len(ordered)
+    met[met] = earliest[at[met]] <= spans[met, 1]
+    return met

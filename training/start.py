@@ -161,7 +161,7 @@ def _fit_scaling(network: SequenceGanomaly, dataset: Dataset) -> None:
     windows = dataset.x[dataset.clean]
     # Windows of a series overlap, so that the newest observation of each gives nearly every observation once.
     rows = windows.reshape(-1, windows.shape[2])
-    if dataset.series is not None:
+    if dataset.spans is not None:
         rows = np.concatenate([windows[0, :-1], windows[:, -1]])
     if float(np.ptp(rows, axis=0).max()) == 0.0:
         raise TrainingError(f"{dataset.source}: no feature of the normal observations ever changes")

@@ -46,13 +46,13 @@ class Optimisers:
     ) -> None:
         self.workers = workers
         self.parameters = [weight for module in generator for weight in module.parameters()]
-        self.generator = torch.optim.Adam(self.parameters, lr=rate)
-        self.discriminator = torch.optim.Adam(discriminator.parameters(), lr=rate / 2, betas=(0.5, 0.999))
+        self.generator = torch.optim.Adam(self.parameters, lr=rate, fused=True)
+        self.discriminator = torch.optim.Adam(discriminator.parameters(), lr=rate / 2, betas=(0.5, 0.999), fused=True)
         self._full = [(self.generator, rate), (self.discriminator, rate / 2)]
 
     def add(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
         """One more, for another loss of a module."""
-        optimiser = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-3)
+        optimiser = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-3, fused=True)
         self._full.append((optimiser, rate))
         return optimiser
 

@@ -53,8 +53,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def digits() -> NDArray[np.uint8]:
+def shuffled_digits() -> NDArray[np.uint8]:
     """1,797 real handwritten digits, `[N, 8, 8, 1]` uint8 in 0…16."""
     pictures: NDArray[np.uint8] = load_digits().images.astype(np.uint8)[..., None]
     # They come sorted by their writers, who differ.
@@ -62,7 +61,17 @@ def digits() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="session")
+def digits() -> NDArray[np.uint8]:
+    return shuffled_digits()
+
+
+@pytest.fixture(scope="session")
 def image_parts(digits: NDArray[np.uint8]) -> Parts:
+    return untrained(digits)
+
+
+def untrained(digits: NDArray[np.uint8]) -> Parts:
+    """A detector of pictures that has learned nothing but remembers some."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = ImageGanomaly(ImageConfig(8, 8, 1, side=16, memory=200))

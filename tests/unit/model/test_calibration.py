@@ -189,6 +189,17 @@ def test_an_evidence_that_sees_nothing_is_forgiven(random: np.random.Generator) 
     assert separated[0] > separated[1] + 0.1
 
 
+def test_a_score_means_what_later_windows_show_where_there_are_any(random: np.random.Generator) -> None:
+    raw = {name: random.normal(size=1000).astype(np.float32) for name in "ab"}
+    later = {name: (1.0 + 2.0 * random.normal(size=1000)).astype(np.float32) for name in "ab"}
+    drifted = {name: (1.0 + 2.0 * random.normal(size=50_000)).astype(np.float32) for name in "ab"}
+    fitted = calibrate(raw, everywhere("a", "b"), later=later)
+    assert (fitted.calibration.score(drifted) >= 2.0).mean() == pytest.approx(0.01, rel=0.5)
+    assert (calibrate(raw, everywhere("a", "b")).calibration.score(drifted) >= 2.0).mean() > 0.1
+    assert len(fitted.scores) == 1000
+    assert (fitted.scores >= 1.0).mean() < 0.02
+
+
 def test_few_neighbouring_windows_do_not_make_a_tail_that_is_too_steep(random: np.random.Generator) -> None:
     def moving(count: int) -> dict[str, NDArray[np.float32]]:
         """Logarithms of energy in windows of 64 that overlap by all but one, of three series."""

@@ -79,6 +79,27 @@ def test_localize_gives_a_map_per_record(loaded: tuple[Detector, NDArray[np.gene
     assert detector.localize(records[:0]).shape == (0, *detector.input_shape[:2])
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_missing_values_leave_every_score_and_every_contribution_finite(
+    sequence_parts: Parts, registry: Registry, share: float
+) -> None:
+    version = registry.save(sequence_parts.manifest, sequence_parts.network, "card")
+    detector, windows = registry.load("unit", version, device="cpu"), sequence_parts.records[:50].astype(np.float32)
+    windows[np.random.default_rng(0).random(windows.shape) < share] = np.nan
+    scores = detector.score(windows)
+    assert np.isfinite(scores.score).all()
+    assert [name for name, values in scores.raw.items() if not np.isfinite(values).all()] == []
+    assert np.isfinite(detector.localize(windows)).all()
+
+
+def test_a_version_from_before_references_has_that_of_its_scores_law(
+    loaded: tuple[Detector, NDArray[np.generic]],
+) -> None:
+    reference = loaded[0].reference
+    assert list(reference.bins) == ["score"]
+    assert reference.score.records == 200
+
+
 def test_no_records_have_no_scores(loaded: tuple[Detector, NDArray[np.generic]]) -> None:
     detector, records = loaded
     assert detector.score(records[:0]).score.shape == (0,)

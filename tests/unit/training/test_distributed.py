@@ -17,6 +17,7 @@ from tests.unit.training.one_of_several import STEPS
 from training.distributed import ALONE, Workers
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.timeout(700)  # three trainings in processes that share whatever cores there are
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ def test_a_few_steps_find_a_blemish_that_was_never_shown() -> None:
     spoilt[:, :, 10:16, 18:24] = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, 1.0])
     heat = network.heat(spoilt)
     assert heat[:, 10:16, 18:24].mean() > 1.5 * heat.mean()
-    assert network.evidence(spoilt)["spoilt"].median() > network.evidence(clean)["spoilt"].median()
+    assert network.spoilt_places(spoilt).median() > network.spoilt_places(clean).median()
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 8, 8), (3, 3, 11, 60), (2, 4, 72, 130)])

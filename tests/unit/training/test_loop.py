@@ -76,6 +76,14 @@ def test_the_first_version_is_champion_and_says_so(image_trained: Trained) -> No
     assert json.loads((Path(result.path) / "manifest.json").read_text())["training_data"]["rows"] == 1295
 
 
+def test_a_version_keeps_what_its_records_and_scores_were_like(image_trained: Trained) -> None:
+    inputs = image_trained.registry.versions("digits")[0].inputs
+    assert inputs is not None
+    assert inputs == image_trained.detector.reference
+    assert sum(inputs.inputs["brightness"].counts) == 1295
+    assert inputs.score.records == pytest.approx(image_trained.result.metrics["held_out_records"], abs=5)
+
+
 def test_a_later_version_replaces_the_champion_unless_told_otherwise(calm_water: Dataset, registry: Registry) -> None:
     first = train(calm_water, "sequence", registry, "water", steps=2, device="cpu")
     second = train(calm_water, "sequence", registry, "water", steps=2, device="cpu", seed=1, promote=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.data import Dataset, from_arrays
-from training.parts import divide
+from training.parts import divide, incidents
 
 
 def parted(dataset: Dataset) -> dict[str, set[int]]:
@@ -60,3 +60,10 @@ def test_an_incident_of_a_series_is_learned_from_or_measured_with_but_not_both()
     assert parts["labelled"]
     assert parts["measured"]
     assert min(abs(a - b) for a in parts["labelled"] for b in parts["measured"]) >= 32
+
+
+def test_incidents_are_what_hangs_together_by_shared_observations_in_any_order_of_the_records() -> None:
+    spans = np.array([(0, 4), (100, 104), (3, 7), (104, 108), (7, 11), (200, 204)], np.int64)
+    found = [sorted(each.tolist()) for each in incidents(np.arange(6), spans)]
+    assert found == [[0, 2, 4], [1, 3], [5]]
+    assert [each.tolist() for each in incidents(np.array([2, 5]), None)] == [[2], [5]]

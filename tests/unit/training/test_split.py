@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.errors import TrainingError
-from training.data import from_arrays
-from training.split import split
+from training.data import Dataset, from_arrays
+from training.split import apart, meets, split
+
+SPANS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8)), min_size=1, max_size=12).map(
+    lambda each: np.array([(first, first + more) for first, more in each], np.int64)
+)
 
 
 def generator() -> np.random.Generator:
@@ -50,3 +58,35 @@ def test_too_few_records_are_refused_with_the_minimum() -> None:
         split(from_arrays(np.zeros((130, 1)), "sequence"), generator())
     with pytest.raises(TrainingError, match="shorter window"):
         split(from_arrays(np.zeros((260, 1)), "sequence", window=128), generator())
+
+
+@given(SPANS, SPANS)
+def test_spans_meet_where_they_have_a_place_in_common(spans: np.ndarray, others: np.ndarray) -> None:
+    each = [any(first <= end and begin <= last for begin, end in others) for first, last in spans.tolist()]
+    assert meets(spans, others).tolist() == each
+
+
+def of_two_streams(rows: int, window: int) -> Dataset:
+    """Two series whose windows come in turn, their places far apart."""
+    one = from_arrays(np.arange(float(rows)), "sequence", window=window)
+    other = from_arrays(-np.arange(float(rows)), "sequence", window=window)
+    assert one.spans is not None
+    assert other.spans is not None
+    x = np.stack([one.x, other.x], axis=1).reshape(-1, window, 1)
+    spans = np.stack([one.spans, other.spans + 10 * rows], axis=1).reshape(-1, 2)
+    return replace(one, x=x, clean=np.ones(len(x), np.bool_), series=None, spans=spans)
+
+
+def test_windows_of_several_streams_share_no_observation_across_the_split_whatever_their_order() -> None:
+    dataset = of_two_streams(1000, 32)
+    parts = split(dataset, generator())
+    trained, held = (set(np.unique(dataset.x[some]).tolist()) for some in (parts.train, parts.held_out))
+    assert not trained & held
+    assert {value > 0 for value in trained} == {value > 0 for value in held} == {True, False}
+    assert len(parts.train) > len(dataset) // 2
+
+
+def test_only_a_window_of_the_same_stream_is_too_near() -> None:
+    dataset = of_two_streams(200, 16)
+    near = apart(dataset, np.arange(len(dataset)), np.array([100]))
+    assert sorted(set(range(len(dataset))) - set(near.tolist())) == list(range(70, 131, 2))
