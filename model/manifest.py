@@ -12,11 +12,28 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from model.calibration import Calibration, read_sketch
 from model.config import ImageConfig, Kind, SequenceConfig
 from model.errors import ManifestError
+from model.gate_report import GateReport
+from model.reference import Reference
 
 SCHEMA_VERSION = 2
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
+
+
+class Known(BaseModel):
+    """What is known of the records of a stream from offset `first` to `last` of a partition.
+
+    They belong to an `episode` of alerts, or to one that ended as a `shift`; or they were labelled.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    what: Literal["episode", "shift", "normal", "anomaly"]
+    partition: int = Field(ge=0)
+    stream: str
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
 
 
 class TrainingData(BaseModel):
@@ -28,7 +45,25 @@ class TrainingData(BaseModel):
     rows: int = Field(ge=0, description="normal records or windows that were there to learn from")
     sha256: Sha256 = Field("", description="of the file, or of the records in order")
     topic: str | None = None
-    offsets: dict[str, tuple[int, int]] | None = Field(None, description="partition to first and last offset")
+    offsets: dict[str, tuple[int, int]] | None = Field(
+        None, description="partition to the first offset that was looked at and the one after the last"
+    )
+    champion: str | None = Field(None, description="the version whose scores said what to leave out")
+    seed: int | None = Field(None, description="of the draw among the records")
+    choice: dict[str, float] = Field({}, description="the settings that decided what is kept, by name")
+    known: tuple[Known, ...] = Field((), description="what alerts and labels said of the records, at that time")
+    counts: dict[str, int] = Field({}, description="what became of the records that were looked at")
+
+
+class TrainingRun(BaseModel):
+    """How the networks were trained. The same run on the same data gives the same weights on the same machine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int | None = Field(None, ge=1, description="steps to make at most; None where time was the limit")
+    objective: str
+    from_version: str | None = Field(None, description="whose weights it began with")
+    threads: int = Field(1, ge=1, description="of torch; with another number sums are rounded differently")
 
 
 class Manifest(BaseModel):
@@ -43,16 +78,20 @@ class Manifest(BaseModel):
     created_at: datetime
     config: dict[str, Any]
     input_shape: tuple[int, ...]
+    features: tuple[str, ...] | None = Field(None, description="names of a sequence's columns, in their order")
     metrics: dict[str, float] = {}
     training_data: TrainingData
+    run: TrainingRun | None = None
     calibration: Calibration
     score_sketch: str = Field(
         description="base64 of a REQ sketch of the calibrated scores of held-out normals: what normal looked like at "
         "training, to hold a stream's scores (drift) or another version's (the gate) against. A new stream's threshold "
         "needs none of it: as scores are calibrated, it is −log10 of the target rate"
     )
+    inputs: Reference | None = Field(None, description="what records and scores were like at training, in bins (drift)")
     sha256: Sha256 = ""
     parent: str | None = Field(None, description="the champion at the time of training")
+    gate: GateReport | None = Field(None, description="what it showed before it was saved; None where nobody asked")
     seed: int = 0
     seconds: float = Field(0.0, ge=0)
     libraries: dict[str, str] = {}
@@ -61,7 +100,17 @@ class Manifest(BaseModel):
     def _fits_together(self) -> Manifest:
         if self.input_shape != self.network().input_shape:
             raise ValueError(f"input_shape {self.input_shape} is not that of the config, {self.network().input_shape}")
+        if self.features is not None:
+            self._check_features(self.features)
         return self
+
+    def _check_features(self, names: tuple[str, ...]) -> None:
+        if self.kind is not Kind.SEQUENCE:
+            raise ValueError("features are of sequences; a picture has none")
+        if len(names) != self.input_shape[1]:
+            raise ValueError(f"{len(names)} features are named, but the detector takes {self.input_shape[1]}")
+        if len(set(names)) != len(names) or not all(names):
+            raise ValueError("features: each needs a name of its own")
 
     @field_validator("score_sketch")
     @classmethod

@@ -1,21 +1,25 @@
 """Where detectors are kept: a folder, or whatever fsspec can reach.
 
-`<url>/<detector>/<version>/{weights.safetensors, manifest.json, card.md}` and `<url>/<detector>/champion`, a text file
-with the version in service. A version exists once its manifest does: in a folder the whole directory is renamed into
-place, elsewhere the manifest is put last. Nobody sees half of one, and no lock is needed.
+    <url>/<detector>/<version>/{weights.safetensors, manifest.json, card.md, figures}
+    <url>/<detector>/champion       a text file with the version in service
+    <url>/<detector>/lineage.json   what was in service, and the highest fencing token
+
+A version exists once its manifest does: in a folder the whole directory is renamed into place, elsewhere the manifest
+is put last. Nobody sees half of one.
+
+Putting a version in service changes two files, and no storage changes two at once. The lineage is written first and
+decides: of two that promote at once, one finds it changed and looks again. The champion file then follows the lineage's
+last entry, and whoever wrote it looks afterwards whether that still is the last.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-from collections.abc import Mapping
-from datetime import UTC
-from pathlib import Path
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
@@ -23,27 +27,31 @@ from safetensors.torch import save as write_tensors
 from model.config import ImageConfig, Profile, SequenceConfig
 from model.detector import Detector, Network, build, pick_device
 from model.errors import DigestMismatch, ManifestError, ModelNotFound, RegistryError
+from model.lineage import Lineage, Promotion
 from model.manifest import Manifest, check_name
+from model.storage import open_storage
 
 WEIGHTS = "weights.safetensors"
 MANIFEST = "manifest.json"
 CARD = "card.md"
 CHAMPION = "champion"
+LINEAGE = "lineage.json"
+_ATTEMPTS = 50  # to change a file that others change too
+_PAUSE = 0.02  # seconds between them, at most, times the number of the attempt up to ten
 
 
 class Registry:
-    """Detectors, their versions, and which version of each is in service."""
+    """Detectors, their versions, and which version of each is in service.
+
+    Whatever is read or written may raise RegistryError: the storage can't be reached, or refuses.
+    """
 
     def __init__(self, url: str) -> None:
         """`url`: a folder (made when first saved to) or an fsspec URL such as s3://bucket/models.
 
         Raises RegistryError for a scheme that nothing is installed for.
         """
-        try:
-            self._fs, self._root = fsspec.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise RegistryError(f"registry {url}: {error}") from error
-        self._local = isinstance(self._fs, LocalFileSystem)
+        self._storage = open_storage(url)
 
     def path(self, name: str, version: str) -> str:
         """The directory of a version, whether it exists or not."""
@@ -51,33 +59,66 @@ class Registry:
 
     def detectors(self) -> list[str]:
         """Names of the detectors that have a version, in order."""
-        return [name for name in self._children(self._root) if self.versions(name)]
+        return [name for name in self._storage.children(self._storage.root) if self.versions(name)]
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing at all, as in a folder that is not mounted."""
+        return not self._storage.children(self._storage.root)
 
     def versions(self, name: str) -> list[Manifest]:
         """Manifests of all versions, oldest first. Raises ManifestError for a broken one."""
-        found = [self._read_manifest(name, child) for child in self._children(self._folder(name)) if child != CHAMPION]
+        children = (child for child in self._storage.children(self._folder(name)) if child not in (CHAMPION, LINEAGE))
+        found = [self._read_manifest(name, child) for child in children]
         return sorted((item for item in found if item), key=lambda item: (item.created_at, item.version))
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """The manifest of a version. Raises ModelNotFound or ManifestError."""
+        if (manifest := self._read_manifest(name, version)) is None:
+            raise ModelNotFound(self._what_is_missing(name, version))
+        return manifest
 
     def champion(self, name: str) -> str | None:
         """The version in service, or None."""
-        data = self._read(f"{self._folder(name)}/{CHAMPION}")
-        return data.decode("utf-8").strip() or None if data is not None else None
+        return _text(self._storage.read(f"{self._folder(name)}/{CHAMPION}"))
 
-    def promote(self, name: str, version: str) -> None:
-        """Puts a version in service. Raises ModelNotFound where there is no such version."""
-        if self._read_manifest(name, version) is None:
-            raise ModelNotFound(f"detector {name} has no version {version} in {self._root}")
-        pointer = f"{self._folder(name)}/{CHAMPION}"
-        if not self._local:
-            self._put(pointer, version.encode())
-            return
-        fresh = f"{pointer}.{secrets.token_hex(4)}.tmp"
-        try:
-            self._put(fresh, version.encode())
-            Path(fresh).replace(pointer)
-        except OSError as error:
-            Path(fresh).unlink(missing_ok=True)
-            raise RegistryError(f"{pointer} can't be written: {error}") from error
+    def lineage(self, name: str) -> Lineage:
+        """What was in service and who may change it; empty for a detector that nothing was promoted of."""
+        where = f"{self._folder(name)}/{LINEAGE}"
+        return Lineage.parse(self._storage.read(where), where)
+
+    def fence(self, name: str, token: int) -> None:
+        """Remembers a trainer's fencing token, so that trainers with lower ones change nothing any more.
+
+        Raises StaleToken where a higher one is remembered, RegistryError where the storage can't keep writers apart.
+        """
+        self._storage.check_fencing()
+        self._change_lineage(name, lambda lineage: lineage.fenced(token))
+
+    def promote(
+        self, name: str, version: str, *, by: str = "", reason: str = "", token: int | None = None
+    ) -> Promotion:
+        """Puts a version in service and returns the entry of the lineage about it.
+
+        `token`: of a trainer that promotes on its own; a person gives none. Raises ModelNotFound or DigestMismatch for
+        a version that is not there or not whole; with a token StaleToken, and RolledBack for a version that a person
+        has rolled back.
+        """
+        self._verified(name, version)
+        if token is not None:
+            self._storage.check_fencing()
+        wanted = Promotion(at=datetime.now(UTC), version=version, by=by, reason=reason, token=token)
+        return self._put_in_service(name, wanted, Lineage.promoted)
+
+    def rollback(self, name: str, to: str | None = None, *, by: str = "", reason: str = "") -> Promotion:
+        """Puts a version in service that was in service before, and marks those that came after it as rolled back.
+
+        Without `to`, the last one before the one in service that was not rolled back itself. Raises ModelNotFound where
+        there is none, and what `promote` raises.
+        """
+        target = self._target(name, to)
+        self._verified(name, target)
+        wanted = Promotion(at=datetime.now(UTC), version=target, action="rollback", by=by, reason=reason)
+        return self._put_in_service(name, wanted, Lineage.went_back)
 
     def save(self, manifest: Manifest, network: Network, card: str, figures: Mapping[str, bytes] | None = None) -> str:
         """Writes a version and returns its name; it is not in service by that.
@@ -94,7 +135,9 @@ class Registry:
         text = complete.model_dump_json(indent=2).encode()
         # The manifest comes last: elsewhere than in a folder, it is what makes the version exist.
         files = {WEIGHTS: weights, **(figures or {}), CARD: card.encode(), MANIFEST: text}
-        self._publish(self.path(manifest.name, version), files)
+        if self._read_manifest(manifest.name, version) is not None:
+            raise RegistryError(f"{self.path(manifest.name, version)} can't be written: the version is there already")
+        self._storage.publish(self.path(manifest.name, version), files)
         return version
 
     def load(
@@ -107,80 +150,158 @@ class Registry:
         """
         chosen = version or self.champion(name)
         if chosen is None:
-            raise ModelNotFound(f"detector {name} has no champion in {self._root}; train one, or promote a version")
-        manifest = self._read_manifest(name, chosen)
-        weights = self._read(f"{self.path(name, chosen)}/{WEIGHTS}")
-        if manifest is None or weights is None:
-            raise ModelNotFound(f"detector {name} has no version {chosen} in {self._root}")
-        digest = hashlib.sha256(weights).hexdigest()
-        if digest != manifest.sha256:
-            raise DigestMismatch(
-                f"{self.path(name, chosen)}/{WEIGHTS}: SHA-256 {digest}, but the manifest names {manifest.sha256}"
+            raise ModelNotFound(
+                f"detector {name} has no champion in {self._storage.root}; train one, or promote a version"
             )
+        manifest, weights = self._verified(name, chosen)
         network = _fill(manifest.network(), weights, self.path(name, chosen))
         return Detector(manifest, network, pick_device(device), profile)
 
+    def fetch(self, name: str, version: str) -> dict[str, bytes]:
+        """All files of a version by name, the manifest last, as `store` takes them.
+
+        Raises ModelNotFound, ManifestError or DigestMismatch where the version is not there or not whole.
+        """
+        _, weights = self._verified(name, version)
+        folder = self.path(name, version)
+        others = [child for child in self._storage.children(folder) if child not in (WEIGHTS, MANIFEST)]
+        files = {child: self._storage.read(f"{folder}/{child}") for child in (*others, MANIFEST)}
+        return {WEIGHTS: weights, **{child: data for child, data in files.items() if data is not None}}
+
+    def store(self, name: str, version: str, files: Mapping[str, bytes]) -> None:
+        """Puts a version that was fetched elsewhere. One that is there and whole is left as it is, another replaced.
+
+        Raises ManifestError or DigestMismatch for files that are not that version's.
+        """
+        folder = self.path(name, version)
+        if MANIFEST not in files or WEIGHTS not in files:
+            raise ManifestError(f"{folder}: a version needs {WEIGHTS} and {MANIFEST}, these are {', '.join(files)}")
+        manifest = _parse(files[MANIFEST], f"{folder}/{MANIFEST}", name, version)
+        _check_digest(files[WEIGHTS], manifest, f"{folder}/{WEIGHTS}")
+        if self._is_whole(name, version):
+            return
+        if self._storage.children(folder):
+            self._storage.remove(folder)
+        last_is_manifest = {**{key: data for key, data in files.items() if key != MANIFEST}, MANIFEST: files[MANIFEST]}
+        try:
+            self._storage.publish(folder, last_is_manifest)
+        except RegistryError:
+            if not self._is_whole(name, version):  # another process may have stored it meanwhile
+                raise
+
     def _folder(self, name: str) -> str:
-        return f"{self._root.rstrip('/')}/{check_name(name, 'detector')}"
-
-    def _children(self, folder: str) -> list[str]:
-        try:
-            self._fs.invalidate_cache(folder)
-            names = [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise RegistryError(f"{folder} can't be listed: {error}") from error
-        return sorted(name for name in names if not name.startswith(".") and not name.endswith(".tmp"))
-
-    def _read(self, path: str) -> bytes | None:
-        try:
-            return bytes(self._fs.cat_file(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise RegistryError(f"{path} can't be read: {error}") from error
+        return f"{self._storage.root}/{check_name(name, 'detector')}"
 
     def _read_manifest(self, name: str, version: str) -> Manifest | None:
         where = f"{self.path(name, version)}/{MANIFEST}"
-        data = self._read(where)
-        if data is None:
-            return None
-        manifest = Manifest.parse(data, where)
-        if (manifest.name, manifest.version) != (name, version):
-            raise ManifestError(f"{where} is of {manifest.name} {manifest.version}")
-        return manifest
+        data = self._storage.read(where)
+        return None if data is None else _parse(data, where, name, version)
 
-    def _publish(self, folder: str, files: Mapping[str, bytes]) -> None:
-        if not self._local:
-            for name, data in files.items():
-                self._put(f"{folder}/{name}", data)
-            return
-        parent, version = folder.rsplit("/", 1)
-        staging = Path(parent) / f".{version}.{secrets.token_hex(4)}.tmp"
+    def _verified(self, name: str, version: str) -> tuple[Manifest, bytes]:
+        """The manifest, and the weights that it names."""
+        folder = self.path(name, version)
+        manifest = self._read_manifest(name, version)
+        weights = self._storage.read(f"{folder}/{WEIGHTS}") if manifest else None
+        if manifest is None or weights is None:
+            raise ModelNotFound(self._what_is_missing(name, version))
+        _check_digest(weights, manifest, f"{folder}/{WEIGHTS}")
+        return manifest, weights
+
+    def _is_whole(self, name: str, version: str) -> bool:
         try:
-            staging.mkdir(parents=True)
-            for name, data in files.items():
-                self._put(str(staging / name), data)
-            staging.rename(folder)
-        except OSError as error:
-            for leftover in [*staging.glob("*")]:
-                leftover.unlink(missing_ok=True)
-            if staging.exists():
-                staging.rmdir()
-            raise RegistryError(f"{folder} can't be written: {error}") from error
+            self._verified(name, version)
+        except (ModelNotFound, ManifestError, DigestMismatch):
+            return False
+        return True
 
-    def _put(self, path: str, data: bytes) -> None:
-        if not self._local:
-            try:
-                self._fs.pipe_file(path, data)
-            except OSError as error:
-                raise RegistryError(f"{path} can't be written: {error}") from error
-            return
-        with Path(path).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # a rename may reach the disk before the bytes it makes visible
+    def _what_is_missing(self, name: str, version: str) -> str:
+        folder = self.path(name, version)
+        there = self._storage.children(folder)
+        if not there:
+            return f"detector {name} has no version {version} in {self._storage.root}"
+        missing = " and ".join(file for file in (MANIFEST, WEIGHTS) if file not in there)
+        return (
+            f"detector {name} has no version {version} that could be used: {folder} lacks {missing}. "
+            "Its upload was cut off, or files were removed: put it there again, or train another"
+        )
+
+    def _target(self, name: str, to: str | None) -> str:
+        lineage, current = self.lineage(name), self.champion(name)
+        current = lineage.current(current)
+        if to is None:
+            usable = (item for item in lineage.before(current) if self._read_manifest(name, item) is not None)
+            if (target := next(usable, None)) is None:
+                raise ModelNotFound(
+                    f"detector {name} has no version to go back to: none was in service before {current} that is still "
+                    "there and was not rolled back; `ganomaly-stream models promote` puts any version in service"
+                )
+            return target
+        if to == current:
+            raise RegistryError(f"detector {name}: version {to} is in service already")
+        if not lineage.knows(to) and self._read_manifest(name, to) is not None:
+            raise RegistryError(
+                f"detector {name}: version {to} was never in service, so there is no going back to it; "
+                "`ganomaly-stream models promote` puts it in service"
+            )
+        return to
+
+    def _put_in_service(
+        self, name: str, wanted: Promotion, change: Callable[[Lineage, Promotion, str | None], Lineage]
+    ) -> Promotion:
+        def decide(lineage: Lineage) -> Lineage:
+            # A put whose answer was lost is repeated by the client, and then finds the file changed: by itself.
+            return lineage if lineage.holds(wanted) else change(lineage, wanted, self.champion(name))
+
+        entries = self._change_lineage(name, decide).entries
+        self._point_to_last(name)
+        return next(entry for entry in reversed(entries) if entry.at == wanted.at and entry.version == wanted.version)
+
+    def _change_lineage(self, name: str, change: Callable[[Lineage], Lineage]) -> Lineage:
+        where = f"{self._folder(name)}/{LINEAGE}"
+        for attempt in range(_ATTEMPTS):
+            data, tag = self._storage.read_tagged(where)
+            lineage = Lineage.parse(data, where)
+            changed = change(lineage)
+            if changed == lineage or self._storage.put_if(where, changed.model_dump_json(indent=2).encode(), tag):
+                return changed
+            _pause(attempt)
+        raise RegistryError(f"{where} was changed by others {_ATTEMPTS} times in a row; nothing was changed, try again")
+
+    def _point_to_last(self, name: str) -> None:
+        """Makes the champion file say what the lineage says, until both are seen to agree."""
+        where = f"{self._folder(name)}/{CHAMPION}"
+        for attempt in range(_ATTEMPTS):
+            data, tag = self._storage.read_tagged(where)
+            last = self.lineage(name).entries[-1].version
+            if _text(data) == last:
+                return
+            if not self._storage.put_if(where, last.encode(), tag):
+                _pause(attempt)
+        raise RegistryError(f"{where} was changed by others {_ATTEMPTS} times in a row; promote the version again")
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("utf-8", "replace").strip() or None
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, _PAUSE * min(attempt + 1, 10)))  # noqa: S311  # to part two writers
+
+
+def _parse(data: bytes, where: str, name: str, version: str) -> Manifest:
+    manifest = Manifest.parse(data, where)
+    if (manifest.name, manifest.version) != (name, version):
+        raise ManifestError(f"{where} is of {manifest.name} {manifest.version}")
+    return manifest
+
+
+def _check_digest(weights: bytes, manifest: Manifest, where: str) -> None:
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != manifest.sha256:
+        raise DigestMismatch(
+            f"{where}: SHA-256 {digest} of {len(weights)} bytes, but the manifest names {manifest.sha256}: "
+            "the file was changed or cut off; put the version there again"
+        )
 
 
 def _fill(config: ImageConfig | SequenceConfig, weights: bytes, where: str) -> Network:

@@ -9,16 +9,19 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from model.errors import DigestMismatch, ManifestError, ModelNotFound, RegistryError
-from model.registry import CHAMPION, MANIFEST, WEIGHTS, Registry
+from model.errors import DigestMismatch, ManifestError, ModelNotFound, RegistryError, RolledBack, StaleToken
+from model.lineage import Lineage
+from model.registry import CHAMPION, LINEAGE, MANIFEST, WEIGHTS, Registry
 from tests.unit.model.conftest import Parts
 
 FILES = {"weights.safetensors", "manifest.json", "card.md"}
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "s3"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
-    return Registry(str(tmp_path) if request.param == "folder" else f"memory://{uuid4().hex}")
+    if request.param == "folder":
+        return Registry(str(tmp_path))
+    return Registry(f"{request.getfixturevalue('s3') if request.param == 's3' else 'memory:/'}/{uuid4().hex}")
 
 
 def save(registry: Registry, parts: Parts, age: int = 0) -> str:
@@ -70,7 +73,7 @@ def test_a_version_holds_three_files_and_leaves_no_litter(tmp_path: Path, image_
     version = save(registry, image_parts)
     registry.promote("unit", version)
     assert {file.name for file in Path(registry.path("unit", version)).iterdir()} == FILES
-    assert {file.name for file in (tmp_path / "unit").iterdir()} == {version, CHAMPION}
+    assert {file.name for file in (tmp_path / "unit").iterdir()} == {version, CHAMPION, LINEAGE, ".lock"}
     assert (tmp_path / "unit" / CHAMPION).read_text() == version
 
 
@@ -183,3 +186,149 @@ def test_readers_never_see_half_a_version_or_an_empty_pointer(tmp_path: Path, im
         thread.join()
     assert failures == []
     assert seen
+
+
+def test_what_is_put_in_service_and_taken_back_is_kept_in_the_lineage(anywhere: Registry, image_parts: Parts) -> None:
+    first, second = save(anywhere, image_parts, 10), save(anywhere, image_parts)
+    assert anywhere.lineage("unit") == Lineage()
+    anywhere.promote("unit", first, by="ada", reason="the first")
+    promoted = anywhere.promote("unit", second, token=4)
+    back = anywhere.rollback("unit", by="bob", reason="too many alarms")
+    assert (promoted.version, promoted.replaced, promoted.action, promoted.token) == (second, first, "promote", 4)
+    assert (back.version, back.replaced, back.action, back.by) == (first, second, "rollback", "bob")
+    assert anywhere.champion("unit") == first
+    lineage = anywhere.lineage("unit")
+    assert [entry.reason for entry in lineage.entries] == ["the first", "", "too many alarms"]
+    assert lineage.entries[1:] == (promoted, back)
+    assert lineage.rolled_back == {second}
+    assert lineage.token == 4
+    assert [item.version for item in anywhere.versions("unit")] == [first, second]
+
+
+def test_a_stale_trainer_and_one_that_repeats_a_rolled_back_version_are_refused(
+    anywhere: Registry, image_parts: Parts
+) -> None:
+    first, second = save(anywhere, image_parts, 10), save(anywhere, image_parts)
+    anywhere.fence("unit", 7)
+    with pytest.raises(StaleToken, match="token 6 is stale"):
+        anywhere.promote("unit", first, token=6)
+    with pytest.raises(StaleToken):
+        anywhere.fence("unit", 6)
+    assert anywhere.champion("unit") is None
+    anywhere.promote("unit", first, token=7)
+    anywhere.promote("unit", second, token=7)
+    anywhere.rollback("unit")
+    with pytest.raises(RolledBack, match=second):
+        anywhere.promote("unit", second, token=8)
+    assert anywhere.champion("unit") == first
+    anywhere.promote("unit", second)
+    anywhere.promote("unit", second, token=8)
+    assert anywhere.champion("unit") == second
+
+
+def test_going_back_passes_over_versions_that_are_gone_and_says_when_there_is_none(
+    tmp_path: Path, image_parts: Parts
+) -> None:
+    registry = Registry(str(tmp_path))
+    versions = [save(registry, image_parts, age) for age in (30, 20, 10)]
+    with pytest.raises(ModelNotFound, match="no version to go back to"):
+        registry.rollback("unit")
+    for version in versions:
+        registry.promote("unit", version)
+    (Path(registry.path("unit", versions[1])) / MANIFEST).unlink()
+    with pytest.raises(ModelNotFound, match=r"lacks manifest\.json"):
+        registry.rollback("unit", versions[1])
+    assert registry.rollback("unit").version == versions[0]
+    with pytest.raises(RegistryError, match="in service already"):
+        registry.rollback("unit", versions[0])
+    with pytest.raises(ModelNotFound, match="models promote"):
+        registry.rollback("unit")
+
+
+def test_a_version_that_was_never_in_service_is_promoted_and_not_gone_back_to(
+    registry: Registry, image_parts: Parts
+) -> None:
+    first, second = save(registry, image_parts, 10), save(registry, image_parts)
+    registry.promote("unit", first)
+    with pytest.raises(RegistryError, match="never in service"):
+        registry.rollback("unit", second)
+    with pytest.raises(ModelNotFound, match="no version nonsense"):
+        registry.rollback("unit", "nonsense")
+    assert registry.champion("unit") == first
+
+
+def test_the_champion_of_a_registry_without_lineage_can_be_gone_back_to(tmp_path: Path, image_parts: Parts) -> None:
+    registry = Registry(str(tmp_path))
+    first, second = save(registry, image_parts, 10), save(registry, image_parts)
+    (tmp_path / "unit" / CHAMPION).write_text(f"{first}\n")
+    registry.promote("unit", second)
+    assert registry.rollback("unit").version == first == registry.champion("unit")
+
+
+def test_a_champion_file_that_lags_behind_after_a_crash_is_mended_by_the_next_promotion(
+    tmp_path: Path, image_parts: Parts
+) -> None:
+    registry = Registry(str(tmp_path))
+    first, second = save(registry, image_parts, 10), save(registry, image_parts)
+    registry.promote("unit", first)
+    registry.promote("unit", second)
+    (tmp_path / "unit" / CHAMPION).write_text(first)
+    assert registry.promote("unit", second).replaced == second
+    assert registry.champion("unit") == second
+
+
+def test_damaged_weights_are_never_put_in_service(tmp_path: Path, image_parts: Parts) -> None:
+    registry = Registry(str(tmp_path))
+    first, second = save(registry, image_parts, 10), save(registry, image_parts)
+    registry.promote("unit", first)
+    weights = Path(registry.path("unit", second)) / WEIGHTS
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-100])
+    with pytest.raises(DigestMismatch, match=f"of {len(data) - 100} bytes"):
+        registry.promote("unit", second)
+    weights.unlink()
+    with pytest.raises(ModelNotFound, match=r"lacks weights\.safetensors.*cut off"):
+        registry.promote("unit", second)
+    with pytest.raises(ModelNotFound, match=r"lacks weights\.safetensors"):
+        registry.load("unit", second)
+    assert registry.champion("unit") == first
+
+
+def test_a_version_is_copied_whole_from_one_registry_to_another(
+    anywhere: Registry, registry: Registry, image_parts: Parts
+) -> None:
+    created = image_parts.manifest.model_copy(update={"created_at": datetime(2026, 5, 1, tzinfo=UTC)})
+    version = anywhere.save(created, image_parts.network, "# card", {"scores.png": b"png"})
+    files = anywhere.fetch("unit", version)
+    assert set(files) == {*FILES, "scores.png"}
+    registry.store("unit", version, files)
+    registry.store("unit", version, files)
+    assert registry.fetch("unit", version) == files
+    assert registry.load("unit", version, device="cpu").manifest.version == version
+    with pytest.raises(ManifestError, match="is of unit"):
+        registry.store("unit", "other", files)
+    with pytest.raises(DigestMismatch):
+        registry.store("unit", version, {**files, WEIGHTS: b"others"})
+    with pytest.raises(ManifestError, match="a version needs"):
+        registry.store("unit", version, {MANIFEST: files[MANIFEST]})
+
+
+def test_a_damaged_copy_is_replaced(tmp_path: Path, image_parts: Parts, registry: Registry) -> None:
+    version = save(registry, image_parts)
+    copy = Registry(str(tmp_path))
+    files = registry.fetch("unit", version)
+    copy.store("unit", version, files)
+    for damaged, left in ((WEIGHTS, b"cut"), (MANIFEST, b"{"), (MANIFEST, None)):
+        file = Path(copy.path("unit", version)) / damaged
+        file.unlink() if left is None else file.write_bytes(left)
+        with pytest.raises(RegistryError):
+            copy.fetch("unit", version)
+        copy.store("unit", version, files)
+        assert copy.fetch("unit", version) == files
+    assert [entry.name for entry in (tmp_path / "unit").iterdir()] == [version]
+
+
+def test_trainers_are_refused_where_they_could_not_be_kept_apart(image_parts: Parts, tmp_path: Path) -> None:
+    registry = Registry(f"simplecache::file://{tmp_path}")
+    with pytest.raises(RegistryError, match="no conditional puts"):
+        registry.fence("unit", 1)
