@@ -19,6 +19,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # before anything reads them
 
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -29,6 +30,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from command import run
 from detection.measure import measure
 from detection.page import write_page
 from detection.protocols import PROTOCOLS, TABLE, cases, find
@@ -49,7 +51,7 @@ def main(
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="Holds mnist/, magnetic_tile/, …")] = None,
     protocol: Annotated[str, typer.Option("--protocol", help="Names, separated by commas.")] = ",".join(TABLE),
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
-    seconds: Annotated[float, typer.Option("--seconds", help="CPU time of a training.", min=0.1)] = 80.0,
+    seconds: Annotated[float, typer.Option("--seconds", help="CPU time of a training.", min=0.1)] = 100.0,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes, one thread each.")] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="A smoke run: one model of each, 5 s.")] = False,
     results: Annotated[Path, typer.Option("--results", metavar="FILE")] = RESULTS,
@@ -130,9 +132,20 @@ def work(key: Key, data: Path, seconds: float, quick: bool) -> dict[str, Any]:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    """In each process of the pool: one thread, and an end with the command, however that ends."""
+    torch.set_num_threads(1)
+    command = multiprocessing.parent_process()
+    assert command is not None
+
+    def follow() -> None:
+        command.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def _said(key: Key) -> str:
@@ -158,10 +171,4 @@ def _progress() -> Progress:
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        app()
-    except GanomalyError as error:
-        console.print(f"error: {error}", markup=False, style="red")
-        raise SystemExit(2) from None
+    run(main, console, lambda _: 2)

@@ -67,7 +67,7 @@ def measure(case: Case, material: Material, seed: int, seconds: float) -> Figure
     scored = _score_pictures if material.kind is Kind.IMAGE else _score_series
     scores, y, part = scored(detector, material)
     figures |= quality(scores.score, y, part)
-    figures["alarms"] = false_alarms(scores.score, y, material)
+    figures["alarms"] = false_alarms(scores.score, y, material.kind, detector.input_shape[0])
     figures |= _evidence(detector, scores, y, part)
     figures["cost"] = cost(detector, _records(material, detector))
     if _differ(detector):
@@ -100,17 +100,21 @@ def quality(scores: Floats, y: NDArray[np.int64], part: NDArray[np.str_]) -> Fig
     }
 
 
-def false_alarms(scores: Floats, y: NDArray[np.int64], material: Material) -> Figures:
+def false_alarms(scores: Floats, y: NDArray[np.int64], kind: Kind, window: int) -> Figures:
     """Alarms on fresh normal records by budget: by the calibration alone, and by the stream's own threshold.
 
-    The threshold sees pictures that are all normal, and a series as it is, its anomalies included.
+    The threshold sees pictures that are all normal, and a series as it is, its anomalies included. Of a series those
+    observations count whose window holds nothing anomalous.
     """
     normal = y == 0
-    shown = scores[normal] if material.kind is Kind.IMAGE else scores
+    if kind is Kind.SEQUENCE:
+        anomalous = np.concatenate([np.zeros(window, dtype=np.int64), y]).cumsum()
+        normal = anomalous[window:] == anomalous[:-window]
+    shown = scores[normal] if kind is Kind.IMAGE else scores
     counts: Figures = {"normal": int(normal.sum())}
     for budget in BUDGETS:
         _, alarms = StreamThreshold(ThresholdSettings(target_rate=budget)).judge_many(shown, np.arange(len(shown)))
-        by_stream = alarms if material.kind is Kind.IMAGE else alarms[normal]
+        by_stream = alarms if kind is Kind.IMAGE else alarms[normal]
         by_calibration = scores[normal] >= -np.log10(budget)
         counts[str(budget)] = {"calibration": int(by_calibration.sum()), "stream": int(by_stream.sum())}
     return counts

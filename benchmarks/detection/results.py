@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+from origin import ROOT, commit, machine, today
+
 # The sources that decide the figures: a commit elsewhere makes no result old.
 DECISIVE = ("model", "training", "benchmarks/detection/protocols.py", "benchmarks/detection/measure.py")
 BASELINES = "baselines"
@@ -48,11 +46,11 @@ class Origin:
         """Of this machine, this code and this day."""
         return cls(
             code=_code(),
-            commit=_commit(),
+            commit=commit(),
             seconds=seconds,
             quick=quick,
-            date=f"{datetime.now(UTC):%Y-%m-%d}",
-            machine=_machine(),
+            date=today(),
+            machine=machine(),
             torch=torch.__version__,
         )
 
@@ -116,21 +114,3 @@ def _code() -> str:
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def _commit() -> str:
-    """The commit, with a + where the working tree differs from it; `unknown` outside a checkout."""
-    git = ["git", "-C", str(ROOT)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"

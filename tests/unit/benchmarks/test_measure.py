@@ -47,7 +47,8 @@ def test_all_that_the_page_shows_is_measured(load: Callable[[], Material]) -> No
     assert 0.5 < found["auroc"] <= 1.0
     asked = material.y[material.history :]
     assert (found["normal"], found["anomalous"]) == ((asked == 0).sum(), asked.sum())
-    assert found["alarms"]["normal"] == found["normal"]
+    # Of the series, not the 63 observations after the incident: their windows still hold some of it.
+    assert found["alarms"]["normal"] == found["normal"] - (0 if material.kind is Kind.IMAGE else 63)
     assert found["cost"]["accurate"]["ratio"] > 0.5
     assert set(found["used"]) == set(found["without"]) <= set(found["alone"])
     assert found["train_seconds"] >= 1.0
