@@ -7,86 +7,117 @@ before memory is taken, pickles are never opened, and what can't be read is name
 from __future__ import annotations
 
 import io
-import re
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from stream_app.errors import ContentTypeError, DecodeError, LimitError, RecordError, ShapeError, ValueRangeError
-from stream_app.records import DEFAULT_STREAM, Chunk, Decoded, Kind, RawRecord, Rejected, Rows, header_bytes
-from stream_app.settings import LimitSettings
+from stream_app.avro import AvroReader
+from stream_app.errors import (
+    ContentTypeError,
+    DecodeError,
+    LimitError,
+    RecordError,
+    ShapeError,
+    ValueRangeError,
+    WorkerFault,
+)
+from stream_app.headers import AVRO, JSON, NPY, PICTURES, RAW, Head, check_dtype, parse_time, read_headers
+from stream_app.records import DEFAULT_STREAM, Chunk, Decoded, Kind, RawRecord, Rejected, Rows
+from stream_app.settings import LimitSettings, SchemaRegistrySettings, SequenceSettings
+from stream_app.values import (
+    DATA,
+    STREAM,
+    TIMESTAMP,
+    Numbers,
+    fields_of,
+    in_order,
+    listed,
+    read_numbers,
+    text_of,
+    time_of,
+)
 
-RAW = "application/octet-stream"
-NPY = "application/x-npy"
-JSON = "application/json"
-PICTURES = {"image/png": "PNG", "image/jpeg": "JPEG"}
-CONTENT_TYPES = (RAW, NPY, JSON, *PICTURES)
+__all__ = ["JSON", "NPY", "PICTURES", "RAW", "STAGE", "Decoder", "InputSpec", "parse_time", "read_npy", "stream_of"]
+
 STAGE = "decode"
 
 _PICTURE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _MAX_NPY_HEADER = 4096
-_SIZE = re.compile(r" *[0-9]{1,10} *")
-_OWN_HEADERS = frozenset({"content-type", "shape", "dtype", "ce_id", "ce_time"})
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a detector takes: `(H, W, C)` of a picture or `(T, F)` of a window."""
+    """What a detector takes: `(H, W, C)` of a picture or `(T, F)` of a window, whose F `features` may have names."""
 
     kind: Kind
     shape: tuple[int, ...]
+    features: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What a record's headers say."""
+class _Group(NamedTuple):
+    """Records of one layout: `indices` int64 `[n]`, `array` `[n, …]`. `holes`: NaN in it is a missing value."""
 
-    content_type: str = JSON
-    shape: tuple[int, ...] | None = None
-    dtype: np.dtype[Any] | None = None
-    id: str | None = None
-    time: float | None = None
+    indices: NDArray[np.int64]
+    array: NDArray[Any]
+    holes: bool
 
 
 class Decoder:
-    """Reads chunks for one detector. Without state between chunks, so one instance serves any number of threads."""
+    """Reads chunks for one detector. Between chunks it keeps Avro schemas and no more; any number of threads may read.
 
-    def __init__(self, spec: InputSpec, limits: LimitSettings) -> None:
+    `sequence` and `schema_registry` are the defaults unless told.
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        limits: LimitSettings,
+        sequence: SequenceSettings | None = None,
+        schema_registry: SchemaRegistrySettings | None = None,
+    ) -> None:
         self.spec = spec
         self._limits = limits
+        self._sequence = sequence or SequenceSettings()
+        self._avro = AvroReader(schema_registry or SchemaRegistrySettings())
 
     def decode(self, chunk: Chunk) -> Decoded:
-        """Reads every record of a chunk; those that can't be read are listed in `rejected`, never raised."""
+        """Reads every record of a chunk; those that can't be read are listed in `rejected`, never raised.
+
+        Raises SchemaRegistryFault when a schema can't be had: that is nothing against the records.
+        """
         decoded = Decoded.empty(len(chunk))
         raw: dict[tuple[np.dtype[Any], tuple[int, ...]], list[int]] = {}
-        arrays: list[tuple[int, NDArray[Any]]] = []
+        known: dict[tuple[Head, int], list[int]] = {}  # of raw records with these headers and of this length
+        groups: list[_Group] = []
         for index, record in enumerate(chunk.records):
             try:
                 head = self._read_head(record)
                 decoded.streams[index] = stream_of(record)
                 decoded.ids[index] = head.id
+                decoded.timed[index] = head.time is not None
                 decoded.event_times[index] = head.time if head.time is not None else record.timestamp / 1000.0
                 if head.content_type == RAW:
-                    raw.setdefault(self._raw_layout(head, record), []).append(index)
+                    like = head, len(record.value or b"")
+                    if like not in known:
+                        known[like] = raw.setdefault(self._raw_layout(head, record), [])
+                    known[like].append(index)
                 else:
-                    arrays.append((index, self._read_one(head, record, index, decoded)))
+                    array, holes = self._read_one(head, record, index, decoded)
+                    groups.append(_Group(np.array([index]), array[np.newaxis], holes))
             except RecordError as error:
                 decoded.rejected.append(Rejected(index, STAGE, error))
-            except MemoryError:
+            except (MemoryError, WorkerFault):
                 raise
             except Exception as error:  # hostile bytes find errors in parsers that their authors didn't
                 reason = DecodeError(f"value: can't be read: {type(error).__name__}: {error}")
                 decoded.rejected.append(Rejected(index, STAGE, reason))
-        groups = [(np.array([i]), array[np.newaxis]) for i, array in arrays]
         groups += [self._read_raw(chunk.records, *layout, indices) for layout, indices in raw.items()]
         self._gather(groups, decoded)
         decoded.rejected.sort(key=lambda rejected: rejected.index)
@@ -105,35 +136,47 @@ class Decoder:
             raise LimitError(f"key: {len(record.key)} bytes are more than limits.max_key_bytes={limits.max_key_bytes}")
         if not record.headers:
             return Head()
-        return _parse_headers(tuple(record.headers), limits.max_header_bytes)
+        return read_headers(tuple(record.headers), limits.max_header_bytes)
 
     def _raw_layout(self, head: Head, record: RawRecord) -> tuple[np.dtype[Any], tuple[int, ...]]:
         dtype = head.dtype or np.dtype(np.uint8 if self.spec.kind is Kind.IMAGE else np.float32)
         shape = head.shape or self.spec.shape
         self._check_shape(shape)
-        expected = dtype.itemsize * int(np.prod(shape))
+        expected = dtype.itemsize * math.prod(shape)
         given = len(record.value or b"")
         if given != expected:
-            raise ShapeError(f"value: {given} bytes, but shape {_text(shape)} of {dtype} takes {expected}")
+            told = f"value: {given} bytes, but shape {_text(shape)} of {dtype} takes {expected}"
+            raise ShapeError(told + self._values(given, dtype, shape, is_told=head.shape is not None))
         return dtype, shape
+
+    def _values(self, given: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, is_told: bool) -> str:
+        """For an error: how many values raw bytes of a sequence are, and how many they would have to be."""
+        if self.spec.kind is not Kind.SEQUENCE or given % dtype.itemsize:
+            return ""
+        told = f": they are {given // dtype.itemsize} values, not {math.prod(shape)}"
+        return told if is_told else f"{told}; it takes {self._takes()}, these with a header shape"
 
     def _read_raw(
         self, records: Sequence[RawRecord], dtype: np.dtype[Any], shape: tuple[int, ...], indices: list[int]
-    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    ) -> _Group:
         values = [records[i].value or b"" for i in indices]
         joined = values[0] if len(values) == 1 else b"".join(values)
-        return np.array(indices), np.frombuffer(joined, dtype).reshape(len(indices), *shape)
+        array = np.frombuffer(joined, dtype).reshape(len(indices), *shape)
+        return _Group(np.array(indices), array, self._sequence.allow_nan)
 
-    def _read_one(self, head: Head, record: RawRecord, index: int, decoded: Decoded) -> NDArray[Any]:
-        value = record.value or b""
+    def _read_one(self, head: Head, record: RawRecord, index: int, decoded: Decoded) -> tuple[NDArray[Any], bool]:
+        """An array, and whether NaN in it is a missing value."""
+        value, holes = record.value or b"", self._sequence.allow_nan
         if head.content_type == NPY:
             array = read_npy(value, self._check_shape)
         elif head.content_type in PICTURES:
             array = self._read_picture(value, head.content_type)
         else:
-            array = self._read_json(value, record, index, decoded)
+            fields = self._read_fields(value, head)
+            array, nulls = self._take_fields(fields, record, index, decoded)
+            holes = holes or (nulls > 0 and np.count_nonzero(np.isnan(array)) == nulls)
         self._check_shape(array.shape)
-        return array
+        return array, holes
 
     def _read_picture(self, value: bytes, content_type: str) -> NDArray[Any]:
         if self.spec.kind is not Kind.IMAGE:
@@ -164,24 +207,23 @@ class Decoder:
         ) as error:
             raise DecodeError(f"value: not a readable {content_type}: {error}") from error
 
-    def _read_json(self, value: bytes, record: RawRecord, index: int, decoded: Decoded) -> NDArray[Any]:
+    def _read_fields(self, value: bytes, head: Head) -> dict[str, Any]:
+        if head.content_type in AVRO:
+            return fields_of(self._avro.read(value), bare=True)
         try:
-            body = orjson.loads(value)
+            return fields_of(orjson.loads(value), bare=head.binary)
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"value: not JSON: {error}") from error
-        if not isinstance(body, dict) or "data" not in body:
-            raise DecodeError('value: JSON without a "data" field; expected {"data": [[…]]}')
-        if record.key is None and body.get("stream") is not None:
-            decoded.streams[index] = _json_text(body, "stream", self._limits.max_key_bytes)
-        if body.get("timestamp") is not None:
-            decoded.event_times[index] = parse_time("timestamp", _json_text(body, "timestamp", 64))
-        try:
-            array = np.array(body["data"])
-        except ValueError as error:
-            raise ShapeError(f"data: rows of unequal length ({error})") from error
-        if array.dtype.kind not in "iuf":
-            raise DecodeError("data: expected nested lists of numbers; null, text and booleans aren't numbers")
-        return array
+
+    def _take_fields(self, fields: dict[str, Any], record: RawRecord, index: int, decoded: Decoded) -> Numbers:
+        if record.key is None and fields.get(STREAM) is not None:
+            decoded.streams[index] = text_of(fields[STREAM], STREAM, self._limits.max_key_bytes)
+        if fields.get(TIMESTAMP) is not None:
+            decoded.event_times[index] = time_of(fields[TIMESTAMP])
+            decoded.timed[index] = True
+        if self.spec.kind is Kind.IMAGE:
+            return read_numbers(fields[DATA], nulls=False)
+        return read_numbers(in_order(fields[DATA], self.spec.features), nulls=True)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         if shape == self.spec.shape:
@@ -196,6 +238,8 @@ class Decoder:
                 raise LimitError(f"shape: {shape[0]} steps are more than limits.max_length={self._limits.max_length}")
             if shape == self.spec.shape[1:]:
                 return
+            if len(shape) in (1, 2) and shape[-1] != self.spec.shape[1]:
+                raise ShapeError(f"shape: {_text(shape)} has {self._features(shape[-1])}; it takes {self._takes()}")
         raise ShapeError(f"shape: {_text(shape)}, but the detector takes {self._takes()}")
 
     def _takes(self) -> str:
@@ -204,11 +248,15 @@ class Decoder:
             return f"{_text(shape)}" + (f" or {_text(shape[:2])}" if shape[2] == 1 else "")
         return f"windows {_text(shape)} or single observations {_text(shape[1:])}"
 
-    def _gather(self, groups: list[tuple[NDArray[np.int64], NDArray[Any]]], decoded: Decoded) -> None:
+    def _features(self, given: int) -> str:
+        names = f" ({listed(self.spec.features)})" if self.spec.features else ""
+        return f"{given} feature{'' if given == 1 else 's'}, but the detector has {self.spec.shape[1]}{names}"
+
+    def _gather(self, groups: list[_Group], decoded: Decoded) -> None:
         """Puts the arrays of a chunk together: pictures and windows into `ready`, single observations apart."""
         ready, observations = [], []
-        for indices, array in groups:
-            kept, rows = self._check_values(indices, array, decoded)
+        for group in groups:
+            kept, rows = self._check_values(group, decoded)
             if len(kept) == 0:
                 continue
             if self.spec.kind is Kind.SEQUENCE and rows.ndim == 2:
@@ -218,21 +266,38 @@ class Decoder:
         decoded.ready = _concatenate(ready, self.spec.shape)
         decoded.observations = _concatenate(observations, self.spec.shape[1:])
 
-    def _check_values(
-        self, indices: NDArray[np.int64], array: NDArray[Any], decoded: Decoded
-    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def _check_values(self, group: _Group, decoded: Decoded) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        indices, array, holes = group
         if array.dtype == np.uint8 and self.spec.kind is Kind.IMAGE:
             return indices, array
         low, high = self._value_range(array.dtype)
         flat = array.reshape(len(array), -1)
-        good = np.all((flat >= low) & (flat <= high), axis=1)  # false for NaN too
+        inside = (flat >= low) & (flat <= high)  # false for NaN too
+        good = inside.all(axis=1)
+        if holes and self.spec.kind is Kind.SEQUENCE and not good.all():
+            missing = np.isnan(flat)
+            inside |= missing
+            good = inside.all(axis=1) & (missing.mean(axis=1) <= self._sequence.max_missing)
         for row in np.flatnonzero(~good):
-            error = _explain_values(flat[row], low, high)
+            error = self._explain_values(flat[row], inside[row], low, high)
             decoded.rejected.append(Rejected(int(indices[row]), STAGE, error))
         rows = array[good]
         if self.spec.kind is Kind.SEQUENCE:
             return indices[good], rows.astype(np.float32)
         return indices[good], rows.astype(np.uint8) if high == 255 else rows.astype(np.float32) * np.float32(255.0)
+
+    def _explain_values(self, row: NDArray[Any], inside: NDArray[np.bool_], low: float, high: float) -> ValueRangeError:
+        if inside.all():
+            missing = int(np.isnan(row).sum())
+            return ValueRangeError(
+                f"data: {missing} of {len(row)} values are missing, a share of {missing / len(row):.3g}; at most "
+                f"sequence.max_missing={self._sequence.max_missing:g} may be"
+            )
+        where = int(np.argmin(inside))
+        told = f"data: value {row[where]} at position {where}; it must be a number from {low:g} to {high:g}"
+        if self.spec.kind is Kind.SEQUENCE and np.isnan(row[where]):
+            told += "; sequence.allow_nan would take NaN for a missing value"
+        return ValueRangeError(told)
 
     def _value_range(self, dtype: np.dtype[Any]) -> tuple[float, float]:
         """Of a picture, integers are 0 to 255 and floats 0 to 1."""
@@ -252,76 +317,6 @@ def _key_text(key: bytes) -> str:
         return key.decode() or DEFAULT_STREAM
     except UnicodeDecodeError as error:
         raise DecodeError(f"key: not UTF-8 ({error.reason} at byte {error.start})") from error
-
-
-@lru_cache(maxsize=1024)
-def _parse_headers(headers: tuple[tuple[str, bytes], ...], limit: int) -> Head:
-    size = header_bytes(headers)
-    if size > limit:
-        raise LimitError(f"headers: {size} bytes are more than limits.max_header_bytes={limit}")
-    found = {name: _header_text(name, value) for name, value in headers if name.lower() in _OWN_HEADERS}
-    named = {name.lower(): value for name, value in found.items()}
-    content_type = named.get("content-type", JSON).split(";")[0].strip().lower()
-    if content_type not in CONTENT_TYPES:
-        raise ContentTypeError(f"content-type: {content_type!r} isn't one of {', '.join(CONTENT_TYPES)}")
-    return Head(
-        content_type,
-        _parse_shape(named["shape"]) if "shape" in named else None,
-        _parse_dtype(named["dtype"]) if "dtype" in named else None,
-        named.get("ce_id"),
-        parse_time("ce_time", named["ce_time"]) if "ce_time" in named else None,
-    )
-
-
-def _header_text(name: str, value: bytes) -> str:
-    try:
-        return value.decode()
-    except (UnicodeDecodeError, AttributeError) as error:
-        raise DecodeError(f"header {name}: not UTF-8 text") from error
-
-
-def _parse_shape(text: str) -> tuple[int, ...]:
-    parts = text.strip("()[] ").split(",")
-    if not 1 <= len(parts) <= 3 or not all(_SIZE.fullmatch(part) for part in parts):
-        raise DecodeError(f"header shape: {text[:40]!r}; expected one to three whole numbers, like 28,28")
-    shape = tuple(int(part) for part in parts)
-    if any(size == 0 or size > 1 << 31 for size in shape):
-        raise LimitError(f"header shape: {text!r}; every size must be from 1 to {1 << 31}")
-    return shape
-
-
-def _parse_dtype(text: str) -> np.dtype[Any]:
-    try:
-        dtype = np.dtype(text)
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise DecodeError(f"header dtype: {text!r} isn't a numpy dtype, like uint8 or float32") from error
-    _check_dtype(dtype)
-    return dtype
-
-
-def _check_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype.kind not in "fiu" or dtype.hasobject or dtype.itemsize > 8:
-        raise ShapeError(f"dtype: {dtype} isn't uint8, another integer, or a float of at most 64 bits")
-
-
-def parse_time(field: str, text: str) -> float:
-    """Seconds since the Unix epoch of an RFC 3339 time; one without an offset is read as UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise DecodeError(f"{field}: {text!r} isn't an RFC 3339 time, like 2026-01-31T12:00:00Z") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp()
-
-
-def _json_text(body: dict[str, Any], field: str, limit: int) -> str:
-    text = body[field]
-    if not isinstance(text, str) or not text:
-        raise DecodeError(f"{field}: expected text, got {type(text).__name__}")
-    if len(text.encode()) > limit:
-        raise LimitError(f"{field}: {len(text.encode())} bytes are more than {limit}")
-    return text
 
 
 @lru_cache(maxsize=256)
@@ -347,20 +342,13 @@ def read_npy(value: bytes, check_shape: Callable[[tuple[int, ...]], None]) -> ND
     if length > _MAX_NPY_HEADER:
         raise LimitError(f"value: a .npy header of {length} bytes is more than {_MAX_NPY_HEADER}")
     shape, fortran, dtype = _npy_header(value[:length])
-    _check_dtype(dtype)
+    check_dtype(dtype)
     check_shape(shape)
     expected = int(np.prod(shape)) * dtype.itemsize
     if len(value) - length != expected:
         raise DecodeError(f"value: {len(value) - length} bytes behind the .npy header, but it promises {expected}")
     flat = np.frombuffer(value, dtype, offset=length)
     return flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-
-
-def _explain_values(row: NDArray[Any], low: float, high: float) -> ValueRangeError:
-    where = int(np.flatnonzero(~((row >= low) & (row <= high)))[0])
-    return ValueRangeError(
-        f"data: value {row[where]} at position {where}; it must be a number from {low:g} to {high:g}"
-    )
 
 
 def _concatenate(groups: list[tuple[NDArray[np.int64], NDArray[Any]]], shape: tuple[int, ...]) -> Rows:

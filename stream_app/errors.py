@@ -3,18 +3,22 @@
 GanomalyError
 ├── ModelError                      (model.errors)
 │   ├── TrainingError               training can't start, or led to nothing usable
+│   ├── VersionRefused              a version that can't take over from the one in service
 │   └── RegistryError
 │       ├── ModelNotFound           no such detector, version or champion
 │       ├── DigestMismatch          the weights are not those the manifest names
-│       └── ManifestError           a manifest that can't be read
+│       ├── ManifestError           a manifest or a lineage that can't be read
+│       ├── StaleToken              a trainer that another one has taken over from
+│       └── RolledBack              a version that only a person puts in service again
 ├── UsageError                      the user asked for something impossible (exit code 2)
 │   └── SettingsError               a setting has a wrong value
 ├── RecordError                     one record can't be scored: it is dead-lettered, the stream goes on
-│   ├── ContentTypeError            a content type we don't read
+│   ├── ContentTypeError            a content type we don't read, or not without an extra or a setting
 │   ├── DecodeError                 bytes that aren't what their content type says
 │   ├── ShapeError                  an array of another shape or type than the detector's
 │   ├── LimitError                  larger than a limit of the settings allows
-│   └── ValueRangeError             NaN, infinity, or values outside their range
+│   ├── ValueRangeError             NaN, infinity, values outside their range, or too many missing
+│   └── EventTimeError              an observation whose time can't be right, or that comes too late
 ├── DependencyError                 something outside can't be reached
 │   ├── BrokerUnavailable           no Kafka broker answers
 │   ├── TopicUnavailable            a topic doesn't exist, or the broker refused to make it
@@ -24,10 +28,13 @@ GanomalyError
     ├── FuseBlown                   too many dead letters: it's the worker or the topic that is wrong
     ├── ScorerFault                 the scorer raised, or hung beyond its limit
     ├── PublishFault                the broker did not acknowledge an event
+    ├── SchemaRegistryFault         the schema registry can't be asked for a record's schema
     └── TransportMismatch           the installed Faust isn't one our transport is written for
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 from model.errors import (
     DigestMismatch,
@@ -36,6 +43,8 @@ from model.errors import (
     ModelError,
     ModelNotFound,
     RegistryError,
+    RolledBack,
+    StaleToken,
     TrainingError,
 )
 
@@ -46,6 +55,7 @@ __all__ = [
     "DependencyError",
     "DigestMismatch",
     "EmbeddedServerError",
+    "EventTimeError",
     "FuseBlown",
     "GanomalyError",
     "LimitError",
@@ -55,15 +65,20 @@ __all__ = [
     "PublishFault",
     "RecordError",
     "RedisUnavailable",
+    "Refusal",
     "RegistryError",
+    "RolledBack",
+    "SchemaRegistryFault",
     "ScorerFault",
     "SettingsError",
     "ShapeError",
+    "StaleToken",
     "TopicUnavailable",
     "TrainingError",
     "TransportMismatch",
     "UsageError",
     "ValueRangeError",
+    "VersionRefused",
     "WorkerFault",
 ]
 
@@ -76,12 +91,31 @@ class SettingsError(UsageError):
     """A setting has a wrong value; the message names it, its value and what it may be."""
 
 
+class Refusal(StrEnum):
+    """Why a version can't take over."""
+
+    MISSING = "missing"  # it, or a file of it, isn't there
+    DIGEST = "digest"  # the weights were tampered with or cut off
+    MANIFEST = "manifest"  # it can't be read, or the weights aren't of the network that it describes
+    SHAPE = "shape"  # takes other records than the version in service
+    NOT_FINITE = "not_finite"  # weights or scores are NaN or infinite
+    FAILED = "failed"  # raised when it was loaded or tried
+
+
+class VersionRefused(ModelError):
+    """A version that can't take over: the one in service stays there. The message says why, and `reason` in a word."""
+
+    def __init__(self, message: str, reason: Refusal) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class RecordError(GanomalyError):
     """One record can't be scored. The message names the field, the limit and the value."""
 
 
 class ContentTypeError(RecordError):
-    """The `content-type` header names something we don't read."""
+    """The `content-type` header names something we don't read, or not without an extra or a setting."""
 
 
 class DecodeError(RecordError):
@@ -97,7 +131,11 @@ class LimitError(RecordError):
 
 
 class ValueRangeError(RecordError):
-    """NaN, infinity, or a value outside its range."""
+    """NaN, infinity, a value outside its range, or too many missing values."""
+
+
+class EventTimeError(RecordError):
+    """The time of an observation lies too far ahead, or too far back among those that were there before."""
 
 
 class DependencyError(GanomalyError):
@@ -136,6 +174,10 @@ class ScorerFault(WorkerFault):
 
 class PublishFault(WorkerFault):
     """An event was not acknowledged by the broker."""
+
+
+class SchemaRegistryFault(WorkerFault):
+    """The schema registry did not answer, or not with a schema: its fault, not that of the records that name it."""
 
 
 class TransportMismatch(WorkerFault):

@@ -1,7 +1,8 @@
 """Files of records: what is in a `.npz` and in a `.csv`, read in one way by whoever publishes, scores or learns.
 
 `.npz`: `x`, the rows, and optional `y`, their labels. `.csv`: a header, one numeric column a feature, and optional
-columns `timestamp` (RFC 3339, or seconds since the Unix epoch) and `label`; separated by comma, semicolon or tab.
+columns `timestamp` (RFC 3339, or seconds since the Unix epoch) and `label`; separated by comma, semicolon or tab. An
+empty cell of a feature is a missing value.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +26,25 @@ from stream_app.errors import DecodeError, UsageError
 
 MAX_VALUES = 1 << 31  # numbers in one file, counted before they are in memory
 TIMESTAMP, LABEL = "timestamp", "label"
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 class Arrays(NamedTuple):
-    """A file's rows `x` `[N, …]`, their labels `y` and their times `[N]`, where it has any."""
+    """A file's rows `x` `[N, …]`, their labels `y` and their times `[N]`, where it has any.
+
+    `features` are the names of a table's columns, where each has one of its own.
+    """
 
     x: NDArray[Any]
     y: NDArray[Any] | None = None
     timestamps: NDArray[np.float64] | None = None  # seconds since the Unix epoch
+    features: tuple[str, ...] | None = None
 
 
 class Line(NamedTuple):
     """One line of a `.csv`: an observation, and its time and label where there are such columns."""
 
-    values: list[float]
+    values: list[float]  # NaN where the cell is empty
     time: float | None  # seconds since the Unix epoch
     label: float | None
 
@@ -105,7 +112,12 @@ def read_csv(file: Path) -> Arrays:
             labels.append(line.label)
     if not rows:
         raise UsageError(f"{file}: no rows below the header")
-    return Arrays(np.array(rows), np.array(labels) if labels else None, np.array(times) if times else None)
+    return Arrays(
+        np.array(rows),
+        np.array(labels) if labels else None,
+        np.array(times) if times else None,
+        _feature_names(file),
+    )
 
 
 def csv_lines(file: Path) -> Iterator[Line]:
@@ -116,9 +128,8 @@ def csv_lines(file: Path) -> Iterator[Line]:
     """
     with _open_text(file) as text:
         header, rows = _split(text)
-        names = [name.strip().lower() for name in header]
-        places = {name: place for place, name in enumerate(names)}
-        features = [place for place, name in enumerate(names) if name not in (TIMESTAMP, LABEL)]
+        places = {name.strip().lower(): place for place, name in enumerate(header)}
+        features = _feature_places(header)
         if not features:
             raise UsageError(f"{file}: the header names no feature column: {','.join(header)[:80]!r}")
         for row in rows:
@@ -128,10 +139,26 @@ def csv_lines(file: Path) -> Iterator[Line]:
             if len(row) != len(header):
                 raise UsageError(f"{where}: {len(row)} columns, but the header has {len(header)}")
             yield Line(
-                [_number(row[place], where, header[place]) for place in features],
+                [_value(row[place], where, header[place]) for place in features],
                 _time(row[places[TIMESTAMP]], where) if TIMESTAMP in places else None,
                 _number(row[places[LABEL]], where, LABEL) if LABEL in places else None,
             )
+
+
+def _feature_places(header: Sequence[str]) -> list[int]:
+    return [place for place, name in enumerate(header) if name.strip().lower() not in (TIMESTAMP, LABEL)]
+
+
+def csv_features(file: Path) -> list[str]:
+    """The names in the header of the columns that are features. Raises UsageError for a file that can't be read."""
+    with _open_text(file) as text:
+        header, _ = _split(text)
+    return [header[place].strip() for place in _feature_places(header)]
+
+
+def _feature_names(file: Path) -> tuple[str, ...] | None:
+    names = tuple(csv_features(file))
+    return names if all(names) and len(set(names)) == len(names) else None
 
 
 def count_csv_lines(file: Path) -> int:
@@ -151,10 +178,14 @@ def _open_text(file: Path) -> Iterator[io.TextIOWrapper]:
 
 def _split(text: io.TextIOWrapper) -> tuple[Sequence[str], Any]:
     """The header, and the reader (csv's own, whose type has no name) that stands below it."""
-    first = text.readline()
+    unquoted = _QUOTED.sub("", text.readline())
     text.seek(0)
-    reader = csv.reader(text, delimiter=max(",;\t", key=first.count))
+    reader = csv.reader(text, delimiter=max(",;\t", key=unquoted.count))
     return next(reader, []), reader
+
+
+def _value(text: str, where: str, column: str) -> float:
+    return _number(text, where, column) if text.strip() else math.nan
 
 
 def _number(text: str, where: str, column: str) -> float:
@@ -169,6 +200,8 @@ def _time(text: str, where: str) -> float:
         seconds = float(text)
     except ValueError:
         return _moment(text, where)
+    if not math.isfinite(seconds):
+        raise UsageError(f"{where}, timestamp: {text[:40]!r} is no moment")
     try:
         datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):

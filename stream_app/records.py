@@ -114,14 +114,15 @@ class Rows:
 
 @dataclass(slots=True)
 class Decoded:
-    """A chunk as arrays. `streams`, `event_times` and `ids` have an entry for each record of the chunk.
+    """A chunk as arrays. `streams`, `event_times`, `timed` and `ids` have an entry for each record of the chunk.
 
     `ready` is what can be scored as it is: pictures `[n, H, W, C]` (uint8, or float32 in 0…255) or windows `[n, T, F]`
-    float32. `observations` `[n, F]` float32 still have to be made into windows.
+    float32. `observations` `[n, F]` float32 still have to be made into windows. NaN in either is a missing value.
     """
 
     streams: list[str]
     event_times: NDArray[np.float64]  # seconds since the Unix epoch
+    timed: NDArray[np.bool_]  # whether the record itself said its time; Kafka's stands in where it didn't
     ids: list[str | None]  # `ce_id`, where the record has one
     ready: Rows
     observations: Rows
@@ -131,4 +132,5 @@ class Decoded:
     def empty(cls, length: int) -> Decoded:
         """Of a chunk of `length` records, with nothing read yet."""
         nothing = Rows(np.empty(0, np.int64), np.empty(0, np.float32))
-        return cls([DEFAULT_STREAM] * length, np.zeros(length), [None] * length, nothing, nothing, [])
+        times, timed = np.zeros(length), np.zeros(length, np.bool_)
+        return cls([DEFAULT_STREAM] * length, times, timed, [None] * length, nothing, nothing, [])

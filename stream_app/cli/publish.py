@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
     from rich.progress import Progress, TaskID
 
-    from stream_app.cli.messages import Message, Source
+    from stream_app.messages import Message, Source
 
 IN_FLIGHT = 1000  # records sent that the broker has not acknowledged yet
 _FRAME_BYTES = 1 << 16  # what a request takes beside the record
@@ -45,7 +45,7 @@ def publish(
             "--content-type",
             metavar="TYPE",
             help="Of rows: application/octet-stream, application/x-npy, application/json or image/png.",
-            show_default="application/octet-stream",
+            show_default="application/octet-stream; JSON for a row with missing values",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -59,7 +59,7 @@ def publish(
     Example: ganomaly-stream publish --topic records.images --data pictures.npz --stream camera-1 --rate 10
     """
     from stream_app.cli.kafka import silence_client
-    from stream_app.cli.messages import open_source
+    from stream_app.messages import open_source
 
     if rate is not None and not 0 < rate < float("inf"):
         raise UsageError(f"--rate {rate:g}: it must be above 0")

@@ -90,7 +90,7 @@ def test_lines_before_a_broken_one_are_read(tmp_path: Path) -> None:
         ("a,b\n", "no rows below the header"),
         ("timestamp,label\n1,0\n", "the header names no feature column: 'timestamp,label'"),
         ("timestamp,a\nyesterday,0\n", "line 2, timestamp: 'yesterday' isn't an RFC 3339 time.*, nor seconds"),
-        ("timestamp,a\nnan,0\n", "line 2, timestamp: 'nan' seconds are beyond"),
+        ("timestamp,a\nnan,0\n", "line 2, timestamp: 'nan' is no moment"),
         ("timestamp,a\n1769857200000,0\n", "line 2, timestamp: '1769857200000' seconds are beyond the year 9999"),
         ("", "the header names no feature column"),
     ],
@@ -104,3 +104,17 @@ def test_bytes_that_are_no_text_are_no_csv(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_bytes(b"a,b\n\xff,1\n")
     with pytest.raises(UsageError, match=r"not a readable \.csv file"):
         read_csv(tmp_path / "data.csv")
+
+
+def test_an_empty_cell_of_a_feature_is_a_missing_value_and_no_other(tmp_path: Path) -> None:
+    (line,) = csv_lines(csv(tmp_path, "a,b\n, 2\n"))
+    assert np.isnan(line.values[0])
+    assert line.values[1] == 2.0
+    with pytest.raises(UsageError, match="column label: '' is not a number"):
+        list(csv_lines(csv(tmp_path, "a,label\n1,\n")))
+
+
+def test_a_separator_within_quotes_separates_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text('"flow, m3/s, raw";timestamp\n1,5;0\n'.replace("1,5", "1.5"))
+    arrays = read_csv(tmp_path / "data.csv")
+    assert (arrays.x.tolist(), arrays.features) == ([[1.5]], ("flow, m3/s, raw",))

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from PIL import Image
 
-from stream_app.cli.messages import Message, encode_row, open_source
 from stream_app.decode import JSON, NPY, RAW, Decoder, InputSpec
 from stream_app.errors import UsageError
+from stream_app.messages import Message, encode_row, open_source
 from stream_app.records import Kind
 from stream_app.settings import LimitSettings
 from tests.unit.stream_app.raw import Record, chunk_of
@@ -73,7 +73,7 @@ def test_lines_become_observations_with_their_times_and_without_their_labels(csv
 
 def test_the_time_of_a_json_record_is_in_its_body(csv_file: Path):
     message = read(csv_file, JSON)[0]
-    assert orjson.loads(message.value) == {"data": [1.5, 2.0], "timestamp": "2026-01-31T11:00:00.000Z"}
+    assert orjson.loads(message.value) == {"data": [1.5, 2.0], "timestamp": "2026-01-31T11:00:00.000000Z"}
 
 
 def test_a_folder_gives_its_pictures_and_arrays_by_name_as_they_are(tmp_path: Path):
@@ -104,7 +104,9 @@ def test_what_can_t_be_published_is_named(tmp_path: Path, name, content, content
         list(open_source(tmp_path / name, content_type).messages())
 
 
-@pytest.mark.parametrize("arrays", [{"y": np.zeros(3)}, {"x": np.array(["a"])}, {"x": np.zeros((0, 2))}])
+@pytest.mark.parametrize(
+    "arrays", [{"y": np.zeros(3)}, {"x": np.array(["a"])}, {"x": np.zeros((0, 2))}, {"x": np.float64(1)}]
+)
 def test_an_npz_without_rows_of_numbers_is_refused(tmp_path: Path, arrays):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(UsageError, match=r"x\.npz: "):
@@ -119,3 +121,36 @@ def test_an_empty_folder_is_refused(tmp_path: Path):
 def test_what_png_can_t_hold_is_refused():
     with pytest.raises(UsageError, match=r"\[8, 8\] of float64"):
         encode_row(np.zeros((8, 8)), "image/png")
+
+
+def test_a_missing_value_is_null_unless_another_content_type_was_asked_for(tmp_path: Path):
+    (tmp_path / "flow.csv").write_text("a,b\n1,\n2,3\n")
+    holed, whole = read(tmp_path / "flow.csv")
+    assert (holed.headers, holed.value) == ([("content-type", JSON.encode())], b'{"data":[1.0,null]}')
+    assert dict(whole.headers)["content-type"] == RAW.encode()
+    assert dict(read(tmp_path / "flow.csv", RAW)[0].headers)["content-type"] == RAW.encode()
+
+
+def test_what_is_infinite_is_no_missing_value():
+    message = encode_row(np.array([np.inf, np.nan, -np.inf], np.float32), JSON)
+    largest = np.finfo(np.float64).max
+    assert orjson.loads(message.value)["data"] == [largest, None, -largest]
+
+
+def test_times_keep_their_microseconds():
+    message = encode_row(np.zeros(1, np.float32), RAW, 1_700_000_000.000123)
+    assert dict(message.headers)["ce_time"] == b"2023-11-14T22:13:20.000123Z"
+
+
+def test_columns_are_taken_by_name_where_names_are_given(tmp_path: Path):
+    file = tmp_path / "flow.csv"
+    file.write_text("timestamp,b,a\n0,1,2\n")
+    (message,) = open_source(file, features=("a", "b")).messages()
+    assert np.frombuffer(message.value, np.float32).tolist() == [2.0, 1.0]
+    with pytest.raises(UsageError, match=r"features a, c, in any order; missing c, unknown b$"):
+        open_source(file, features=("a", "c"))
+
+
+def test_a_series_of_one_feature_may_be_a_plain_array(tmp_path: Path):
+    np.savez(tmp_path / "x.npz", x=np.arange(3.0))
+    assert [dict(message.headers)["shape"] for message in read(tmp_path / "x.npz")] == [b"1"] * 3
