@@ -7,8 +7,8 @@ saved for a stream says up to which offset it has learned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from stream_app import metrics
 from stream_app.clock import Clock
@@ -17,8 +17,8 @@ from stream_app.log import get_logger
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher, wait_for_acknowledgements
 from stream_app.records import TopicPartition
-from stream_app.state import StreamState
-from stream_app.streams import Store, Streams
+from stream_app.state import Place, Store, StreamState
+from stream_app.streams import Streams
 
 log = get_logger(__name__)
 
@@ -35,6 +35,13 @@ class Owner(Protocol):
     detector: str
     streams: Streams
     between_chunks: asyncio.Lock
+    sound: bool  # false where the streams have learned what was never told: nothing of them may be saved
+
+
+class _Change(NamedTuple):
+    streams: Streams
+    place: Place
+    states: dict[str, StreamState]
 
 
 class CommitCycle:
@@ -56,31 +63,44 @@ class CommitCycle:
         stay changed and are saved when it is back.
         """
         started = self._clock.monotonic()
+        offsets, is_complete = await self._cycle(owners)
+        if not is_complete:
+            # Redis was flushed. What is in memory is saved there again before anything is committed.
+            offsets, _ = await self._cycle(owners)
+        if offsets:
+            metrics.DEGRADED.set(self._store.degraded)
+            metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - started)
+        return offsets
+
+    async def _cycle(self, owners: Mapping[TopicPartition, Owner]) -> tuple[Mapping[TopicPartition, int], bool]:
+        """What may be committed, and whether the states that were saved before are still in the store."""
         offsets: dict[TopicPartition, int] = {}
-        changes: list[tuple[TopicPartition, Owner, dict[str, StreamState]]] = []
+        changes: list[_Change] = []
         for tp, owner in list(owners.items()):
             async with owner.between_chunks:
                 # Offset and states are taken in one step, so that they say the same.
                 offset = self._ledger.committable(tp)
-                if offset is not None:
+                if offset is not None and owner.sound:
                     offsets[tp] = offset
-                    changes.append((tp, owner, owner.streams.take_changes(self._ledger.committed(tp))))
+                    states = owner.streams.take_changes(self._ledger.committed(tp))
+                    changes.append(_Change(owner.streams, (owner.detector, *tp), states))
         if not offsets:
-            return {}
+            return {}, True
         await wait_for_acknowledgements(self._publisher.take_unacknowledged(), self._publish_timeout)
-        for tp, owner, states in changes:
-            await self._save(tp, owner, states)
-        metrics.DEGRADED.set(self._store.degraded)
-        metrics.COMMIT_SECONDS.observe(self._clock.monotonic() - started)
-        return offsets
+        return offsets, await self._save(changes)
 
-    async def _save(self, tp: TopicPartition, owner: Owner, states: dict[str, StreamState]) -> None:
-        if not states:
-            return
+    async def _save(self, changes: Sequence[_Change]) -> bool:
+        told = {change.place: change for change in changes if change.states}
+        expected = {place: change.streams.epoch for place, change in told.items()}
         try:
-            await self._store.save(owner.detector, tp.topic, tp.partition, states)
-            owner.streams.saved(states)
+            epochs = await self._store.save({place: change.states for place, change in told.items()}, expected)
         except RedisUnavailable as error:
-            owner.streams.keep_changes(states)
+            for change in changes:
+                change.streams.keep_changes(change.states)
             metrics.STORE_ERRORS.inc()
             log.warning("thresholds can't be saved; going on, and marking events as degraded", error=str(error))
+            return True
+        flushed = [place for place, change in told.items() if not change.streams.check(epochs[place])]
+        for change in changes:
+            change.streams.saved(change.states)
+        return not flushed

@@ -21,6 +21,9 @@ class Health:
     lag: int  # records in the log that are not done yet
     ending: bool = False
     models: dict[str, str] = field(default_factory=dict)  # detector → version
+    refused: dict[str, dict[str, str]] = field(default_factory=dict)  # detector → version, reason and error
+    from_cache: tuple[str, ...] = ()  # detectors whose version the registry has not confirmed
+    registry_error: str | None = None  # why it can't be reached
 
     @property
     def reasons(self) -> list[str]:
@@ -49,5 +52,8 @@ class Health:
             "scoring": list(self.scoring),
             "waiting_for_champion": list(self.waiting),
             "models": self.models,
+            "refused_versions": self.refused,
+            "from_cache": list(self.from_cache),
+            "registry_error": self.registry_error,
             "lag": self.lag,
         }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
@@ -13,6 +14,8 @@ from aiokafka.helpers import create_ssl_context
 
 from stream_app.errors import BrokerUnavailable, SettingsError
 from stream_app.settings import KafkaSettings
+
+_CONNECTING_SECONDS = 1.0  # for a connection attempt to come to its end once nobody wants it any more
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -52,6 +55,25 @@ def ssl_context(kafka: KafkaSettings) -> SSLContext | None:
     return context
 
 
+class Startable(Protocol):
+    """A client of aiokafka."""
+
+    async def start(self) -> None:
+        """Connects."""
+
+
+async def start(client: Startable) -> None:
+    """Starts a client. Cancelled in the middle of its bootstrap, it would leave a connection that nobody can close."""
+    starting = asyncio.ensure_future(client.start())
+    try:
+        await asyncio.shield(starting)
+    except BaseException:
+        await asyncio.wait({starting}, timeout=_CONNECTING_SECONDS)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
+
+
 @asynccontextmanager
 async def admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started client for topics and their settings.
@@ -61,7 +83,7 @@ async def admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     client = AIOKafkaAdminClient(**client_options(kafka))
     try:
         with broker_errors(kafka):
-            await client.start()
+            await start(client)
             yield client
     finally:
         await client.close()

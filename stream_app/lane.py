@@ -7,22 +7,28 @@ that the device never waits. Judging and publishing are strictly in the order of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from stream_app import metrics
 from stream_app.announce import Announcer
 from stream_app.clock import Clock
 from stream_app.dead_letter import Fuse, dead_letter_headers, without_value
 from stream_app.decode import Decoder
+from stream_app.drift import DriftMonitor
+from stream_app.errors import BrokerUnavailable, EventTimeError
 from stream_app.judge import Verdicts, judge
+from stream_app.label_book import LabelBook
+from stream_app.log import get_logger
 from stream_app.publish import Publisher
 from stream_app.records import Chunk, Decoded, TopicPartition
 from stream_app.scoring import ScoredRows, ScoringThread
 from stream_app.settings import Settings
 from stream_app.streams import Streams, Taken
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,14 @@ class Route:
     announcer: Announcer
 
 
+class History(Protocol):
+    """The records of a partition before an offset."""
+
+    def __call__(self, tp: TopicPartition, end: int, count: int) -> AsyncIterator[Chunk]:
+        """Those of the last `count` offsets below `end` that the broker still has."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What all lanes share."""
@@ -45,6 +59,8 @@ class Services:
     publisher: Publisher
     fuse: Fuse
     decode_threads: Executor
+    history: History
+    labels: LabelBook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +84,16 @@ class Lane:
         tp: TopicPartition,
         route: Route,
         streams: Streams,
+        drift: DriftMonitor,
         services: Services,
         on_done: Callable[[Chunk], None],
         on_fault: Callable[[BaseException], None],
     ) -> None:
         self.detector = route.detector
         self.streams = streams
-        self.between_chunks = asyncio.Lock()  # whoever holds it sees streams that agree with the chunks done
+        self.drift = drift
+        self.between_chunks = asyncio.Lock()  # whoever holds it sees streams that agree with the chunks done …
+        self.sound = True  # … unless this is false: a fault came after a chunk taught its streams, before it was told
         self._tp = tp
         self._route = route
         self._services = services
@@ -85,7 +104,7 @@ class Lane:
         self._unfinished = 0
         self._closing = False
         self._settling: asyncio.Future[None] | None = None
-        self._tasks = [asyncio.create_task(self._guard(run())) for run in (self._read, self._finish)]
+        self._tasks = [asyncio.create_task(self._guard(step)) for step in (self._read_next, self._finish_next)]
 
     @property
     def idle(self) -> bool:
@@ -121,47 +140,72 @@ class Lane:
             await asyncio.gather(self._settling, return_exceptions=True)
         self._unfinished = 0
 
-    async def _guard(self, stage: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await stage
+            while True:
+                await step()  # one at a time: while it waits, a lane holds on to no version that has scored before
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._on_fault(error)
 
-    async def _read(self) -> None:
+    async def _read_next(self) -> None:
         loop, services = asyncio.get_running_loop(), self._services
-        while True:
-            chunk = await self._waiting.get()
-            arrived = services.clock.monotonic()
-            metrics.RECORDS_CONSUMED.labels(self._tp.topic).inc(len(chunk))
-            decoded = await loop.run_in_executor(services.decode_threads, self._route.decoder.decode, chunk)
-            decode_done = self._observe("decode", arrived)
-            await self.streams.ensure(decoded)
-            taken = self.streams.take(chunk, decoded)
-            self._observe("windows", decode_done)
-            rows = taken.rows
-            scores = services.scoring.submit(self._route.detector, rows.data) if len(rows.index) else None
-            self._in_hand.put_nowait(_InHand(chunk, decoded, taken, scores, arrived))
+        chunk = await self._waiting.get()
+        arrived = services.clock.monotonic()
+        metrics.RECORDS_CONSUMED.labels(self._tp.topic).inc(len(chunk))
+        decoded = await loop.run_in_executor(services.decode_threads, self._route.decoder.decode, chunk)
+        decode_done = self._observe("decode", arrived)
+        await self.streams.ensure(decoded)
+        await self._recall(chunk)
+        taken = self.streams.take(chunk, decoded)
+        decoded.rejected.extend(taken.rejected)
+        self._observe("windows", decode_done)
+        rows = taken.rows
+        scores = services.scoring.submit(self._route.detector, rows.data) if len(rows.index) else None
+        self._in_hand.put_nowait(_InHand(chunk, decoded, taken, scores, arrived))
 
-    async def _finish(self) -> None:
-        while True:
-            item = await self._in_hand.get()
-            scored = await item.scores if item.scores is not None else None
-            self._observe("score", item.arrived)
-            self._check_fuse(item)
-            # Shielded: what a chunk taught its streams, its events, and the note that it is done go together or not at
-            # all.
-            self._settling = asyncio.ensure_future(self._settle(item, scored))
-            await asyncio.shield(self._settling)
+    async def _recall(self, first: Chunk) -> None:
+        """Where windows are lost: reads again what came before a chunk whose streams are made sure of."""
+        limit = self._services.settings.sequence.rebuild_records
+        if not await self.streams.are_lost() or not limit:
+            return
+        loop, services, read = asyncio.get_running_loop(), self._services, 0
+        try:
+            async for chunk in services.history(self._tp, first.records[0].offset, limit):
+                decoded = await loop.run_in_executor(services.decode_threads, self._route.decoder.decode, chunk)
+                await self.streams.recall(chunk, decoded)
+                read += len(chunk)
+        except BrokerUnavailable as error:
+            log.warning("the rest of the windows can't be read again and begins anew", error=str(error))
+        log.info(
+            "windows were read again",
+            topic=self._tp.topic,
+            partition=self._tp.partition,
+            records=read,
+            streams=self.streams.end_recall(),
+        )
+
+    async def _finish_next(self) -> None:
+        item = await self._in_hand.get()
+        scored = await item.scores if item.scores is not None else None
+        self._observe("score", item.arrived)
+        self._check_fuse(item)
+        # Shielded: what a chunk taught its streams, its events, and the note that it is done go together or not at all.
+        self._settling = asyncio.ensure_future(self._settle(item, scored))
+        await asyncio.shield(self._settling)
 
     def _check_fuse(self, item: _InHand) -> None:
         rejected = {each.index: each.error for each in item.decoded.rejected}
-        reason = str(next(iter(rejected.values()), ""))
-        self._services.fuse.check(self._tp, [index in rejected for index in range(len(item.chunk))], reason)
+        # A wrong clock, or what is sent again, says nothing of the worker or the topic, however long it goes on.
+        mistimed = {index for index, error in rejected.items() if isinstance(error, EventTimeError)}
+        reason = str(next((error for index, error in rejected.items() if index not in mistimed), ""))
+        outcome = [index in rejected for index in range(len(item.chunk)) if index not in mistimed]
+        self._services.fuse.check(self._tp, outcome, reason)
 
     async def _settle(self, item: _InHand, scored: ScoredRows | None) -> None:
         async with self.between_chunks:
+            self.sound = False
             started = self._services.clock.monotonic()
             verdicts = judge(self.detector, item.chunk, item.decoded, item.taken, scored, self.streams)
             judged = self._observe("threshold", started)
@@ -170,9 +214,13 @@ class Lane:
             await self._publish_dead_letters(item)
             await self._publish_verdicts(verdicts)
             self._observe("publish", explained)
+            if scored is not None:
+                names = [verdict.stream for verdict in verdicts.each]
+                self.drift.observe(scored.scorer, names, scored.score, item.taken.rows.data)
             self._count(item, verdicts)
             self._unfinished -= 1
             self._on_done(item.chunk)
+            self.sound = True
 
     async def _add_evidence(self, verdicts: Verdicts, item: _InHand) -> None:
         wanted = [verdict for verdict in verdicts.each if self._route.announcer.wants_evidence(verdict)]

@@ -27,13 +27,16 @@ _SCALES = np.geomspace(0.03, 6.0, 128)  # of the distance from start to ceiling:
 _SHAPES = np.linspace(-0.4, 0.4, 17)
 _SCALE_DEVIATION = 0.5  # of the logarithm: a prior around the calibrated scale, for when there is little to go by
 _FLAT = 1e-9  # a shape this near 0 is the exponential law
-_UNLIKELY = 1e-4  # share of the greatest weight below which a pair of the grid is left out
+_UNLIKELY = math.log(1e-4)  # of the greatest weight: below it a pair of the grid is left out
 
 
 class _Grid(NamedTuple):
     scale: NDArray[np.float64]  # [G], of the ceiling's distance from the start
+    log_scale: NDArray[np.float64]  # [G]
     shape: NDArray[np.float64]  # [G]
+    square: NDArray[np.float64]  # [G], of the shape
     log_cell: NDArray[np.float64]  # [G, CELLS], log-probability of a cell for an excess below the ceiling
+    above: NDArray[np.float64]  # [G], probability of an excess above the ceiling
 
 
 def survival(
@@ -52,7 +55,8 @@ def _grid() -> _Grid:
     edges = np.linspace(0.0, 1.0, CELLS + 1)
     above = survival(edges, scale[:, None], shape[:, None])  # (G, CELLS + 1)
     cell = -np.diff(above, axis=1) / (1.0 - above[:, -1:])  # (G, CELLS)
-    return _Grid(scale, shape, np.log(np.maximum(cell, 1e-12)))
+    log_cell = np.ascontiguousarray(np.log(np.maximum(cell, 1e-12)))
+    return _Grid(scale, np.log(scale), shape, np.square(shape), log_cell, above[:, -1])
 
 
 def quantile(
@@ -68,17 +72,19 @@ def quantile(
     """
     grid = _grid()
     width = ceiling - start
-    scale_deviations = np.log(grid.scale * (width / CALIBRATED_SCALE)) / _SCALE_DEVIATION
-    prior = -0.5 * (scale_deviations**2 + (grid.shape / shape_deviation) ** 2)
-    posterior = grid.log_cell @ counts + prior  # (G,)
-    weight = np.exp(posterior - posterior.max())
-    likely = weight > _UNLIKELY
-    weight, scale, shape = weight[likely], grid.scale[likely] * width, grid.shape[likely]
+    scale_deviations = (grid.log_scale + math.log(width / CALIBRATED_SCALE)) / _SCALE_DEVIATION
+    posterior = grid.log_cell @ counts  # (G,)
+    posterior -= 0.5 * np.square(scale_deviations)
+    posterior -= (0.5 / shape_deviation**2) * grid.square
+    posterior -= posterior.max()
+    likely = np.flatnonzero(posterior > _UNLIKELY)
+    weight = np.exp(posterior[likely])
+    scale, shape, above = grid.scale[likely] * width, grid.shape[likely], grid.above[likely]
 
     # `share` is P(start < s < ceiling) / P(s < ceiling). Solved for P(s > start), which the truncation hides:
-    above_start = share / (1.0 - survival(width, scale, shape) * (1.0 - share))
+    above_start = share / (1.0 - above * (1.0 - share))
     log_ratio = np.log(np.maximum(above_start / rate, 1.0))
     flat = np.abs(shape) < _FLAT
     safe = np.where(flat, 1.0, shape)
     excess = scale * np.where(flat, log_ratio, np.expm1(safe * log_ratio) / safe)
-    return start + float(np.average(excess, weights=weight))
+    return start + float(weight @ excess / weight.sum())

@@ -6,10 +6,11 @@ It is the `RecordStream` that the transport drives; nothing here knows Faust.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from stream_app import metrics
 from stream_app.commit import CommitCycle
+from stream_app.drift import Allowance, Counted, DriftMonitor
 from stream_app.lane import Lane, Route, Services
 from stream_app.log import get_logger
 from stream_app.offsets import Fetch, OffsetLedger
@@ -46,6 +47,7 @@ class Pipeline:
             services.clock,
             services.settings.worker.publish_timeout,
         )
+        self._allowance = Allowance(services.settings.drift.cpu, services.clock)
         self.last_progress = services.clock.monotonic()
 
     @property
@@ -89,6 +91,12 @@ class Pipeline:
             await asyncio.wait_for(self._may_fetch.wait(), timeout)
         except TimeoutError:
             return
+
+    def drift(self) -> Iterator[tuple[TopicPartition, Counted]]:
+        """What was counted of the streams of each partition that has had records."""
+        for tp, lane in self._lanes.items():
+            if (counted := lane.drift.counted(lane.streams)) is not None:
+                yield tp, counted
 
     async def prepare_commit(self) -> Mapping[TopicPartition, int]:
         """See CommitCycle. A fault there ends the worker, and nothing is committed."""
@@ -150,8 +158,24 @@ class Pipeline:
 
     def _new_lane(self, tp: TopicPartition, start: int) -> Lane:
         route = self._routes[tp.topic]
-        streams = Streams(route.detector, tp, route.decoder.spec, self._services.settings, self._store, start)
-        return Lane(tp, route, streams, self._services, self._done, self._on_fault)
+        streams = Streams(
+            route.detector,
+            tp,
+            route.decoder.spec,
+            self._services.settings,
+            self._store,
+            start,
+            shares=sum(each.topic == tp.topic for each in self.ledger.partitions),
+            clock=self._services.clock,
+            labels=self._services.labels,
+        )
+        drift = DriftMonitor(
+            self._services.settings.drift,
+            route.decoder.spec.kind,
+            self._services.settings.sequence.max_streams,
+            self._allowance,
+        )
+        return Lane(tp, route, streams, drift, self._services, self._done, self._on_fault)
 
     def _done(self, chunk: Chunk) -> None:
         self.ledger.finish(chunk)

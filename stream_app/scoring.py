@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.reference import Reference
 from stream_app.batching import Batch, Job, MicroBatcher
 from stream_app.clock import Clock
 from stream_app.errors import ScorerFault
@@ -54,12 +55,30 @@ class Scorer(Protocol):
         """The digest of its weights."""
         ...
 
+    @property
+    def reference(self) -> Reference:
+        """What its scores and records were like at training."""
+        ...
+
     def score(self, inputs: NDArray[Any]) -> Scores:
         """Scores of the rows `[n, …]`."""
         ...
 
     def localize(self, inputs: NDArray[Any]) -> FloatArray:
         """Where in each row the evidence is, of the rows' own height and width or steps and features."""
+        ...
+
+
+class Company(Protocol):
+    """Looks at what a detector has scored, in the scoring thread: a challenger beside a champion."""
+
+    def watch(
+        self, rows: NDArray[Any], scores: Scores, scorer: Scorer, seconds: float, is_idle: Callable[[], bool]
+    ) -> None:
+        """Rows `[n, …]` that were scored in `seconds`, and answered for. Raises nothing.
+
+        Whoever takes long asks `is_idle` again and again, and returns once it is false: others wait.
+        """
         ...
 
 
@@ -110,6 +129,7 @@ class ScoringThread:
         self._coming: dict[str, Scorer] = {}  # take over when no job is half scored by the one before
         self._batchers: dict[str, MicroBatcher] = {}
         self._calls: list[_Call] = []
+        self._company: dict[str, Company] = {}
         self._wake = threading.Condition()
         self._closed = False
         self._busy_since: float | None = None
@@ -129,10 +149,25 @@ class ScoringThread:
             self._thread.join(_CLOSING_SECONDS)
 
     def use(self, detector: str, scorer: Scorer) -> None:
-        """Puts a scorer in service for a detector: from the next batch on that begins with a new job."""
+        """Puts a scorer in service for a detector: from the next batch on that begins with a new job.
+
+        The one before is let go of as soon as the batch in hand, and a job that it has half scored, are done.
+        """
         with self._wake:
-            self._coming[detector] = scorer
-            self._batchers.setdefault(detector, MicroBatcher(self._settings.max_batch, self._settings.linger))
+            batcher = self._batchers.setdefault(detector, MicroBatcher(self._settings.max_batch, self._settings.linger))
+            if batcher.begun:
+                self._coming[detector] = scorer
+            else:
+                self._coming.pop(detector, None)
+                self._scorers[detector] = scorer
+
+    def accompany(self, detector: str, company: Company | None) -> None:
+        """Lets it look at each batch of a detector from now on, in place of who did; None ends that."""
+        with self._wake:
+            if company is None:
+                self._company.pop(detector, None)
+            else:
+                self._company[detector] = company
 
     def submit(self, detector: str, rows: NDArray[Any]) -> asyncio.Future[ScoredRows]:
         """Puts rows `[n, …]`, n at least 1, in line for a detector that is in service."""
@@ -169,18 +204,23 @@ class ScoringThread:
             self._tell_loop(lambda: self._on_fault(fault))
 
     def _serve(self) -> None:
-        while True:
-            work = self._next()
-            if work is None:
-                return
-            self._busy_since = self._clock.monotonic()
-            try:
-                if isinstance(work, _Call):
-                    self._answer(work)
-                else:
-                    self._score(*work)
-            finally:
-                self._busy_since = None
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """False when the thread shall end. Nothing of the work outlives this call: it holds on to a scorer."""
+        work = self._next()
+        if work is None:
+            return False
+        self._busy_since = self._clock.monotonic()
+        try:
+            if isinstance(work, _Call):
+                self._answer(work)
+            else:
+                self._score(*work)
+        finally:
+            self._busy_since = None
+        return True
 
     def _next(self) -> _Call | tuple[str, Scorer, Batch] | None:
         """Waits for the next thing to do; None when the thread shall end."""
@@ -212,7 +252,8 @@ class ScoringThread:
             fault.__cause__ = error
             self._settle([(part[0], fault) for part in batch.parts])
             return
-        BATCH_SECONDS.labels(name).observe(self._clock.monotonic() - started)
+        seconds = self._clock.monotonic() - started
+        BATCH_SECONDS.labels(name).observe(seconds)
         BATCH_ROWS.labels(name).observe(len(batch.rows))
         first, finished = 0, []
         for job, _, count in batch.parts:
@@ -222,6 +263,12 @@ class ScoringThread:
             if not job.left:
                 finished.append((job, _merge(job.pieces)))
         self._settle(finished)
+        if (company := self._company.get(name)) is not None:
+            company.watch(batch.rows, scores, scorer, seconds, self._is_idle)
+
+    def _is_idle(self) -> bool:
+        with self._wake:
+            return not (self._closed or self._calls or any(each.rows_waiting for each in self._batchers.values()))
 
     def _answer(self, call: _Call) -> None:
         try:

@@ -1,10 +1,14 @@
-"""The saved state of one stream, as bytes."""
+"""The saved state of one stream, as bytes, and the store that keeps it."""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+Place = tuple[str, str, int]  # detector, topic, partition
 
 _VERSION = b"\x02"
 _OFFSET_DIGITS = 20
@@ -23,7 +27,7 @@ class StreamState:
     """
 
     threshold: bytes
-    recent: bytes
+    tail: bytes
     episode: bytes
     offset: int
     floor: int = 0
@@ -31,7 +35,7 @@ class StreamState:
 
     def to_bytes(self) -> bytes:
         """A version byte, the offset as 20 decimal digits, the three parts with their lengths, and a checksum."""
-        parts = (self.threshold, self.recent, self.episode)
+        parts = (self.threshold, self.tail, self.episode)
         state = b"".join((_VERSION, b"%020d" % self.offset, _HEAD.pack(self.floor, *map(len, parts)), *parts))
         return state + _CHECKSUM.pack(zlib.crc32(state))
 
@@ -54,3 +58,32 @@ class StreamState:
             raise ValueError(msg)
         offset = int(state[len(_VERSION) : _OFFSET_END])
         return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset, floor)
+
+
+class Store(Protocol):
+    """Where states are kept between workers."""
+
+    @property
+    def may_ask(self) -> bool:
+        """False for a while after it did not answer."""
+        ...
+
+    async def epoch(self, place: Place) -> bytes | None:
+        """The mark of a partition's states: another one, or none, says that those from before are gone.
+
+        Raises RedisUnavailable.
+        """
+        ...
+
+    async def load(self, place: Place, streams: list[str]) -> dict[str, StreamState]:
+        """The states of those streams that have one. Raises RedisUnavailable."""
+        ...
+
+    async def save(
+        self, changes: Mapping[Place, Mapping[str, StreamState]], epochs: Mapping[Place, bytes | None]
+    ) -> dict[Place, bytes | None]:
+        """Saves states, and returns the epoch that each of the partitions has now. Raises RedisUnavailable.
+
+        A partition without the epoch that is expected stays without one; where None is expected it has one afterwards.
+        """
+        ...

@@ -1,42 +1,56 @@
 """What streams have learned, in Redis: thresholds, windows, episodes, and the offset up to which they have learned.
 
-A key is `{prefix}:{group}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded. What a consumer group
-has learned is its own affair. The offset is told by partition, so a stream whose records come on several partitions
-(those without a key) has a state on each. The value is `StreamState`'s; the fence reads its offset on the server.
+A key is `{prefix}:{group}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded; without the stream it
+holds the epoch of the partition's states, and says that those from before are still there. What a consumer group has
+learned is its own affair. The offset is told by partition, so a stream whose records come on several partitions (those
+without a key) has a state on each. The value is `StreamState`'s; the fence reads its offset on the server.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
-from urllib.parse import quote
+from uuid import uuid4
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from stream_app.clock import Clock
-from stream_app.errors import RedisUnavailable, SettingsError
+from stream_app.errors import RedisUnavailable
 from stream_app.metrics import STATES_CORRUPT, STATES_FENCED
+from stream_app.redis_client import address, connect, redis_errors, redis_key
 from stream_app.settings import RedisSettings
-from stream_app.state import StreamState
+from stream_app.state import Place, StreamState
 
-_LONGEST_PART = 256  # characters of a key's part, longer ones end in a digest
-
-# Writes unless the key holds a state of a higher offset. A value that isn't one of ours (pcall: not even a string)
-# doesn't count. ARGV: value, time to live in milliseconds, 1 to write in any case. Answers whether it wrote.
+# Writes each key unless it holds a state of a higher offset. A value that isn't one of ours (pcall: not even a string)
+# doesn't count. ARGV: time to live in milliseconds, then for each key its value, and 1 to write in any case. Answers
+# how many keys it left as they were.
 _SAVE_UNLESS_NEWER = """
-local held = redis.pcall('GET', KEYS[1])
-if ARGV[3] ~= '1' and type(held) == 'string' and string.byte(held) == string.byte(ARGV[1]) then
-  local offset = tonumber(string.sub(held, 2, 21))
-  if offset and offset > tonumber(string.sub(ARGV[1], 2, 21)) then return 0 end
+local fenced = 0
+for i = 1, #KEYS do
+  local value, always = ARGV[2 * i], ARGV[2 * i + 1]
+  local write = true
+  if always ~= '1' then
+    local held = redis.pcall('GETRANGE', KEYS[i], 0, 20)
+    if type(held) == 'string' and string.byte(held) == string.byte(value) then
+      local offset = tonumber(string.sub(held, 2, 21))
+      write = not (offset and offset > tonumber(string.sub(value, 2, 21)))
+    end
+  end
+  if write then redis.call('SET', KEYS[i], value, 'PX', ARGV[1]) else fenced = fenced + 1 end
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+return fenced
 """
+# Answers the epoch of a partition's states: makes one where there is none and none was expected, and keeps it alive.
+# ARGV: the epoch that is expected or nothing, the one to make, time to live in milliseconds.
+_KEEP_EPOCH = """
+local held = redis.pcall('GET', KEYS[1])
+if type(held) ~= 'string' or held == '' then held = false end
+if ARGV[1] ~= '' and held ~= ARGV[1] then return held end
+held = held or ARGV[2]
+redis.call('SET', KEYS[1], held, 'PX', ARGV[3])
+return held
+"""
+_KEYS_AT_ONCE = 256  # of a call, so that other clients of the server are not kept waiting
 
 
 class StateStore:
@@ -51,7 +65,6 @@ class StateStore:
         self._group = group
         self._clock = clock
         self._client: Redis | None = None
-        self._address = "Redis"
         self._retry_at = 0.0
         self._unreadable: set[str] = set()  # keys whose value must not fence a save off
         self.degraded = False
@@ -66,20 +79,7 @@ class StateStore:
 
         Raises SettingsError for a URL that can't be read.
         """
-        try:
-            client = Redis.from_url(
-                self._settings.url.get_secret_value(),
-                decode_responses=False,
-                socket_timeout=self._settings.timeout,
-                socket_connect_timeout=self._settings.timeout,
-                retry=Retry(NoBackoff(), 1),  # a connection from before a restart of Redis fails once
-            )
-        except ValueError:  # its text may hold the password
-            raise SettingsError("GANOMALY_REDIS__URL must be redis://, rediss:// or unix://") from None
-        options = client.connection_pool.connection_kwargs
-        place = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        self._address = f"Redis at {place}"
-        self._client = client
+        self._client = client = connect(self._settings)
         try:
             await self._asked(client.ping())
         except RedisUnavailable:
@@ -91,14 +91,22 @@ class StateStore:
             await self._client.aclose()
             self._client = None
 
-    async def load(self, detector: str, topic: str, partition: int, streams: list[str]) -> dict[str, StreamState]:
+    async def epoch(self, place: Place) -> bytes | None:
+        """The mark of the states that were saved of a partition within the last `ttl` seconds; None without any.
+
+        Another one than before, or none, says that the states from before are gone. Raises RedisUnavailable.
+        """
+        epoch: bytes | None = await self._asked(self._running().get(self._key(*place)))
+        return epoch
+
+    async def load(self, place: Place, streams: list[str]) -> dict[str, StreamState]:
         """The states of the streams that have one, in one round trip. Values that can't be read count as missing.
 
         Raises RedisUnavailable.
         """
         if not streams:
             return {}
-        keys = [self._key(detector, topic, partition, stream) for stream in streams]
+        keys = [self._key(*place, stream) for stream in streams]
         values: list[bytes | None] = await self._asked(self._running().mget(keys))
         states: dict[str, StreamState] = {}
         for stream, key, value in zip(streams, keys, values, strict=True):
@@ -112,63 +120,56 @@ class StateStore:
         return states
 
     async def save(
-        self,
-        detector: str,
-        topic: str,
-        partition: int,
-        states: Mapping[str, StreamState],
-    ) -> None:
-        """Saves the states for `ttl` seconds, in one round trip; one of a higher offset stays, unless the new
-        `overwrites`.
+        self, changes: Mapping[Place, Mapping[str, StreamState]], epochs: Mapping[Place, bytes | None] | None = None
+    ) -> dict[Place, bytes | None]:
+        """Saves the states of streams by their partition for `ttl` seconds, all in one round trip.
 
-        Raises RedisUnavailable; some of the states may then be saved.
+        One of a higher offset stays, unless the new `overwrites`. Returns the epoch of each partition: where it isn't
+        the one of `epochs`, what was saved before is gone; where None is expected there is one afterwards. Raises
+        RedisUnavailable; some of the states may then be saved.
         """
-        if not states:
-            return
-        keys = [self._key(detector, topic, partition, stream) for stream in states]
         milliseconds = max(int(self._settings.ttl * 1000.0), 1)
+        saved = [(self._key(*place, name), state) for place, some in changes.items() for name, state in some.items()]
+        if not saved:
+            return {}
         pipeline = self._running().pipeline(transaction=False)
-        for key, state in zip(keys, states.values(), strict=True):
-            in_any_case = int(state.overwrites or key in self._unreadable)
-            pipeline.eval(_SAVE_UNLESS_NEWER, 1, key, state.to_bytes(), milliseconds, in_any_case)
-        written: list[int] = await self._asked(pipeline.execute())
-        STATES_FENCED.inc(written.count(0))
-        self._unreadable.difference_update(keys)
+        calls = range(0, len(saved), _KEYS_AT_ONCE)
+        for first in calls:
+            some = saved[first : first + _KEYS_AT_ONCE]
+            values = [
+                part
+                for key, state in some
+                for part in (state.to_bytes(), int(state.overwrites or key in self._unreadable))
+            ]
+            pipeline.eval(_SAVE_UNLESS_NEWER, len(some), *(key for key, _ in some), milliseconds, *values)
+        for place in changes:
+            expected = (epochs or {}).get(place) or b""
+            pipeline.eval(_KEEP_EPOCH, 1, self._key(*place), expected, uuid4().hex, milliseconds)
+        answers: list[Any] = await self._asked(pipeline.execute())
+        STATES_FENCED.inc(sum(answers[: len(calls)]))
+        self._unreadable.difference_update(key for key, _ in saved)
+        return dict(zip(changes, answers[len(calls) :], strict=True))
 
-    def _key(self, detector: str, topic: str, partition: int, stream: str) -> str:
-        return ":".join(
-            _key_part(part) for part in (self._settings.prefix, self._group, detector, topic, str(partition), stream)
-        )
+    def _key(self, detector: str, topic: str, partition: int, *stream: str) -> str:
+        """Of a stream, or without one of the note that the partition has states."""
+        return redis_key(self._settings, self._group, detector, topic, str(partition), *stream)
 
     def _running(self) -> Redis:
         if self._client is None:
             msg = "the store isn't started"
             raise RuntimeError(msg)
         if not self.may_ask:
-            raise RedisUnavailable(f"{self._address} did not answer a moment ago; it will be asked again soon")
+            raise RedisUnavailable(f"{address(self._client)} did not answer a moment ago; it will be asked again soon")
         return self._client
 
     async def _asked(self, command: Any) -> Any:
+        assert self._client is not None  # whoever made the command had it
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with redis_errors(self._client, self._settings):
                 answer = await command
-        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        except RedisUnavailable:
             self.degraded = True
             self._retry_at = self._clock.monotonic() + self._settings.retry_after
-            raise RedisUnavailable(f"{self._address}: {type(error).__name__}: {self._without_secret(error)}") from error
+            raise
         self.degraded = False
         return answer
-
-    def _without_secret(self, error: BaseException) -> str:
-        options = self._client.connection_pool.connection_kwargs if self._client else {}
-        password = options.get("password")
-        return str(error).replace(password, "***") if password else str(error)
-
-
-def _key_part(text: str) -> str:
-    encoded = quote(text, safe="", errors="surrogatepass")
-    if len(encoded) <= _LONGEST_PART:
-        return encoded
-    # "#" never comes out of the encoding, so no short name can be mistaken for a long one.
-    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{encoded[: _LONGEST_PART - 33]}#{digest}"

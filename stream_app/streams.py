@@ -1,87 +1,76 @@
 """What a partition knows of its streams: threshold, episode, last observations, and the offset they have learned.
 
-Reading runs ahead of judging, so there are two points in a stream. Its ring of observations is as far as reading has
+Reading runs ahead of judging, so there are two points in a stream. What windows are cut from is as far as reading has
 come; everything else is as far as judging has, and only that is ever saved.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from stream_app.alerts import Episode
+from stream_app import metrics
+from stream_app.clock import Clock, SystemClock
 from stream_app.decode import InputSpec
-from stream_app.errors import RedisUnavailable
+from stream_app.episodes import Episode
+from stream_app.errors import EventTimeError, RedisUnavailable
+from stream_app.events import rfc3339
+from stream_app.label_book import LabelBook, TopicLabels
 from stream_app.log import get_logger
-from stream_app.records import Chunk, Decoded, Kind, Rows, TopicPartition
+from stream_app.records import Chunk, Decoded, Kind, Rejected, Rows, TopicPartition
+from stream_app.residents import Residents, Stream
+from stream_app.restore import restore
 from stream_app.settings import Settings
-from stream_app.state import StreamState
+from stream_app.state import Place, Store, StreamState
+from stream_app.tail import Snapshot, Tail
+from stream_app.tails import RECALL, Outcome, Tails
 from stream_app.threshold import StreamThreshold
-from stream_app.windows import Recent, Ring
 
 log = get_logger(__name__)
 
 
-class Store(Protocol):
-    """Where states are kept between workers."""
-
-    @property
-    def may_ask(self) -> bool:
-        """False for a while after it did not answer."""
-        ...
-
-    async def load(self, detector: str, topic: str, partition: int, streams: list[str]) -> dict[str, StreamState]:
-        """The states of those streams that have one. Raises RedisUnavailable."""
-        ...
-
-    async def save(self, detector: str, topic: str, partition: int, states: Mapping[str, StreamState]) -> None:
-        """Saves states. Raises RedisUnavailable."""
-        ...
-
-
-@dataclass(slots=True)
-class Stream:
-    """One stream. `offset` is the last one of its partition that it has learned, -1 before the first."""
-
-    threshold: StreamThreshold
-    episode: Episode
-    recent: Recent | None = None  # of streams of single observations
-    offset: int = -1
-    ring: Ring | None = None
-    read: int = -1  # the last offset whose observation is in the ring
-    in_hand: int = 0  # chunks that were read and not judged yet
-    restored: bool = True  # false when Redis could not say whether there is an older state
-    overwrites: bool = False  # the partition's offsets began anew
-
-    def to_state(self, floor: int) -> StreamState:
-        """As it is saved."""
-        recent = self.recent.to_bytes() if self.recent is not None else b""
-        return StreamState(
-            self.threshold.to_bytes(), recent, self.episode.to_bytes(), self.offset, floor, self.overwrites
-        )
+STAGE = "windows"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """A chunk as its streams took it in.
 
-    `rows` are what is to be scored: pictures `[n, H, W, C]` or windows `[n, T, F]`. `learned` is the last offset of
-    each stream in the chunk, `recent` the observations that each stream of single ones has then.
+    `rows` are what is to be scored: pictures `[n, H, W, C]` or windows `[n, T, F]`; `times` `[n, 2]` are of the first
+    and the last observation of each window that was made here, in seconds, and NaN of what came whole. `rejected` is
+    what came at a wrong time, and `duplicates` are the indices of what was there already. `learned` is the last offset
+    of each stream in the chunk, and `tails` are the tails of those streams, by `names`, that had single observations.
     """
 
     rows: Rows
+    times: NDArray[np.float64]
+    rejected: list[Rejected]
     learned: dict[str, int]
-    recent: dict[str, Recent]
+    names: list[str]
+    tails: Snapshot | None
+    duplicates: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Observations as they were read: whose they were, the windows they complete, and what else became of them."""
+
+    names: list[str]
+    due: Rows
+    times: NDArray[np.float64]
+    rejected: list[Rejected]
+    duplicates: frozenset[int]
 
 
 class Streams:
-    """The streams of one partition.
+    """The streams of one partition, out of `shares` that this worker has of the topic.
 
-    Of those beyond `sequence.max_streams`, the least recently used are forgotten here.
+    Of those beyond `sequence.max_streams` or `sequence.max_bytes`, the least recently used are forgotten here, as are
+    those that were silent for `sequence.forget_after` seconds: they come back from the store.
     """
 
     def __init__(
@@ -92,54 +81,69 @@ class Streams:
         settings: Settings,
         store: Store | None = None,
         start: int = 0,
+        *,
+        shares: int = 1,
+        clock: Clock | None = None,
+        labels: LabelBook | None = None,
     ) -> None:
-        self._detector = detector
-        self._tp = tp
-        self._spec = spec
+        self._place: Place = (detector, tp.topic, tp.partition)
         self._settings = settings
         self._store = store
         self._start = start  # the first offset of the assignment
-        self._streams: OrderedDict[str, Stream] = OrderedDict()
-        self._changed: set[str] = set()
+        self._spec = spec
+        self._tails = Tails(spec.shape, settings.sequence) if spec.kind is Kind.SEQUENCE else None
+        self._here = Residents(
+            self._limit(shares), settings.sequence.forget_after, clock or SystemClock(), self._close_tail
+        )
+        self._labels = TopicLabels(LabelBook() if labels is None else labels, detector, tp.topic)
+        self._recalled: OrderedDict[str, None] = OrderedDict()
+        self._is_asked = False  # whether the store has the states of this partition
+        self._are_lost = False
+        self.epoch: bytes | None = None  # of the states in the store, None until it is known
 
     def __getitem__(self, name: str) -> Stream:
-        return self._streams[name]
+        return self._here[name]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._streams
+    def __contains__(self, name: object) -> bool:
+        return name in self._here
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._here)
+
+    async def are_lost(self) -> bool:
+        """Whether windows are lost, and are to be read again before the chunk that was last made sure of.
+
+        So it is where records came before this assignment of which the store knows nothing, or can't be asked, and
+        after the store was flushed. It is said once.
+        """
+        if not self._is_asked:
+            self._is_asked = True
+            await self._ask()
+        lost, self._are_lost = self._are_lost, False
+        return lost and self._tails is not None
 
     async def ensure(self, decoded: Decoded) -> None:
-        """Makes sure that the streams of a chunk are here: from the store, or new.
+        """Makes sure that the streams of a chunk are here, and stay: from the store, or new.
 
         When Redis can't be reached they begin with the model's own calibration and are asked for again later.
         """
-        wanted = [name for name in dict.fromkeys(streams_of(decoded)) if not self._is_settled(name)]
-        if not wanted or self._store is None:
-            self.begin(wanted)
-            return
-        try:
-            saved = await self._store.load(self._detector, self._tp.topic, self._tp.partition, wanted)
-        except RedisUnavailable as error:
-            log.warning("thresholds can't be read; going on with the model's own calibration", error=str(error))
-            self.begin(wanted)
-            for name in wanted:
-                self._streams[name].restored = False
-            return
-        for name in wanted:
-            if name in saved:
-                self._take_up(name, saved[name])
-            elif name in self._streams:
-                self._streams[name].restored = True
-        self.begin(wanted)
+        names = list(dict.fromkeys(streams_of(decoded)))
+        self._here.reserve(names)
+        await self._bring(names)
 
     def begin(self, names: Iterable[str]) -> None:
         """Begins those of the streams that aren't here, with nothing learned."""
         for name in names:
-            if name not in self._streams:
-                self._streams[name] = self._new()
+            if name not in self._here:
+                threshold = StreamThreshold(self._settings.threshold.of(name))
+                self._heed_labels_of(name, threshold)
+                self._here.add(name, Stream(threshold, Episode(self._settings.alerts), self._new_slot()))
+
+    def heed_labels(self) -> None:
+        """Lets thresholds heed what was said of their streams' records since the last call."""
+        for name in self._labels.changed():
+            if (stream := self._here.get(name)) is not None:
+                self._heed_labels_of(name, stream.threshold)
 
     def take(self, chunk: Chunk, decoded: Decoded) -> Taken:
         """Reads a chunk into its streams: single observations become windows.
@@ -148,110 +152,270 @@ class Streams:
         window.
         """
         offsets = [record.offset for record in chunk.records]
-        due, touched = self._push(decoded.observations, decoded.streams, offsets)
+        read, tails = _Read([], Rows(np.empty(0, np.int64), np.empty(0)), np.empty((0, 2)), [], frozenset()), None
+        if self._tails is not None and len(decoded.observations.index):
+            read = self._push(self._tails, chunk, decoded, offsets)
+            tails = self._snapshot(self._tails, read.names)
         indices = np.concatenate([decoded.ready.index, decoded.observations.index])
         learned = {decoded.streams[index]: offsets[index] for index in sorted(indices.tolist())}
         for name in learned:
-            self._streams[name].in_hand += 1
-            self._streams.move_to_end(name)
-        recent = {name: ring.recent() for name, ring in touched.items()}
-        return Taken(_merge(decoded.ready, due), learned, recent)
+            self._here.use(name).in_hand += 1
+        self._here.reserve(())
+        rows, times = _merge(decoded.ready, read.due, read.times)
+        return Taken(rows, times, read.rejected, learned, read.names, tails, read.duplicates)
+
+    async def recall(self, chunk: Chunk, decoded: Decoded) -> None:
+        """Takes a chunk from before the one that was made sure of into the tails of streams that have read less.
+
+        Nothing is scored or learned: those records were, before what was learned got lost. Beyond the limit the least
+        recently used of the streams that were brought back so are lost.
+        """
+        if self._tails is None:
+            return
+        wanted = {decoded.streams[index] for index in decoded.observations.index.tolist()}
+        reserved = self._here.reserve(())
+        self._here.reserve(reserved | wanted)
+        await self._bring(sorted(wanted))
+        names = self._push(self._tails, chunk, decoded, [record.offset for record in chunk.records]).names
+        self._tails.settle(self._snapshot(self._tails, names), np.ones(len(names), np.bool_))
+        for name in names:
+            stream = self._here[name]
+            stream.offset = stream.read
+            self._here.changed.add(name)
+            self._recalled[name] = None
+            self._recalled.move_to_end(name)
+        self._here.reserve(reserved)
+        self._drop("they were read again for a Redis that lost them", self._recalled)
+        self._recalled = OrderedDict.fromkeys(name for name in self._recalled if name in self._here)
+
+    def end_recall(self) -> int:
+        """Notes that what came before has been read again; returns how many streams came back so."""
+        self._here.put_first(reversed(self._recalled))
+        count = len(self._recalled)
+        self._recalled.clear()
+        return count
 
     def settle(self, taken: Taken) -> None:
         """Notes that a chunk that was taken has been judged; its streams are to be saved."""
+        is_new = {}
         for name, offset in taken.learned.items():
-            stream = self._streams[name]
+            stream = self._here[name]
             stream.in_hand -= 1
-            if offset > stream.offset:
+            is_new[name] = offset > stream.offset
+            if is_new[name]:
                 stream.offset = offset
-                stream.recent = taken.recent.get(name, stream.recent)
-                self._changed.add(name)
+                self._here.changed.add(name)
+        if self._tails is not None and taken.tails is not None:
+            self._tails.settle(taken.tails, np.array([is_new[name] for name in taken.names], np.bool_))
 
     def take_changes(self, floor: int) -> dict[str, StreamState]:
         """The states that changed since the last call, as they are at this moment, to be saved.
 
         `floor` is the partition's committed offset: no assignment but one that was put back begins below it.
         """
-        ready = [name for name in self._changed if self._streams[name].restored]
-        self._changed.difference_update(ready)
-        return {name: self._streams[name].to_state(floor) for name in ready}
+        ready = [name for name in self._here.changed if self._here[name].restored]
+        self._here.changed.difference_update(ready)
+        return {name: self._state(self._here[name], floor) for name in ready}
 
     def keep_changes(self, names: Iterable[str]) -> None:
-        """Takes changes back that could not be saved."""
-        self._changed.update(name for name in names if name in self._streams)
+        """Takes changes back that could not be saved. What is beyond the limits is then lost, and said to be."""
+        self._here.changed.update(name for name in names if name in self._here)
+        self._drop("Redis is away, so that they can't be saved")
 
     def saved(self, names: Iterable[str]) -> None:
-        """Notes that changes are saved, and forgets streams beyond the limit that nobody needs just now."""
+        """Notes that changes are saved, and forgets streams that are silent or beyond the limits."""
         for name in names:
-            if name in self._streams:
-                self._streams[name].overwrites = False
-        surplus = len(self._streams) - self._settings.sequence.max_streams
-        if surplus > 0:
-            idle = [name for name, each in self._streams.items() if not each.in_hand and name not in self._changed]
-            for name in idle[:surplus]:
-                del self._streams[name]
+            if (stream := self._here.get(name)) is not None:
+                stream.overwrites = False
+        self._here.forget_saved()
+
+    def check(self, epoch: bytes | None) -> bool:
+        """Takes the epoch that a save has found. False where the states from before are gone: all are to be saved."""
+        if self.epoch is None or epoch == self.epoch:
+            self.epoch = epoch
+            return True
+        self._note_loss()
+        return False
+
+    async def _ask(self) -> None:
+        if self._store is None:
+            return
+        try:
+            epoch = await self._store.epoch(self._place)
+        except RedisUnavailable:
+            self._are_lost = self._start > 0
+            return
+        self.epoch = epoch or None
+        if epoch is None and self._start > 0:
+            self._are_lost = True
+            metrics.STATES_LOST.labels(self._place[1]).inc()
+            log.warning(
+                "Redis knows nothing of a partition that has records from before: its windows are read again, and its "
+                "thresholds begin with the model's own calibration",
+                **self._where(),
+            )
+
+    def _note_loss(self) -> None:
+        """The store was flushed: what is here is saved again, and the windows of what left are read again."""
+        self.epoch, self._are_lost = None, True
+        self._here.changed.update(self._here)
+        metrics.STATES_LOST.labels(self._place[1]).inc()
+        log.warning(
+            "Redis has lost what was saved of a partition: streams in memory are saved again; the windows of others "
+            "are read again, and their thresholds begin with the model's own calibration",
+            streams=len(self._here),
+            **self._where(),
+        )
+
+    def _where(self) -> dict[str, str | int]:
+        return {"topic": self._place[1], "partition": self._place[2]}
+
+    async def _bring(self, names: Sequence[str]) -> None:
+        """Makes sure that streams are here, which must be reserved: what is awaited here lets others leave."""
+        wanted = [name for name in names if not self._is_settled(name)]
+        if not wanted or self._store is None:
+            self.begin(wanted)
+            return
+        try:
+            saved = await self._store.load(self._place, wanted)
+        except RedisUnavailable as error:
+            log.warning("thresholds can't be read; going on with the model's own calibration", error=str(error))
+            self.begin(wanted)
+            for name in wanted:
+                self._here[name].restored = False
+            return
+        missing = 0
+        for name in wanted:
+            if name in saved:
+                self._take_up(name, saved[name])
+            elif (stream := self._here.get(name)) is not None:
+                stream.restored = True
+            else:
+                missing += self._here.has_left(name)
+        self.begin(wanted)
+        if missing:
+            await self._note_missing(missing)
+
+    async def _note_missing(self, count: int) -> None:
+        """Streams that left the memory came back, and the store has nothing of them."""
+        metrics.STREAMS_LOST.inc(count)
+        log.warning("streams came back of which Redis has lost the state; they begin anew", streams=count)
+        if self._store is None or self.epoch is None:
+            return
+        try:
+            if await self._store.epoch(self._place) != self.epoch:
+                self._note_loss()
+        except RedisUnavailable:
+            return  # the next save finds out
+
+    def _drop(self, why: str, among: Iterable[str] | None = None) -> None:
+        lost = self._here.drop(among)
+        if lost:
+            log.warning(
+                f"more streams than sequence.max_streams or max_bytes: {why}; they begin anew", streams=len(lost)
+            )
+            metrics.STREAMS_LOST.inc(len(lost))
+
+    def _limit(self, shares: int) -> int:
+        sequence = self._settings.sequence
+        most = sequence.max_streams
+        if self._tails is not None:
+            most = min(most, sequence.max_bytes // self._tails.bytes_per_stream)
+        return max(1, most // shares)
+
+    def _close_tail(self, stream: Stream) -> None:
+        if self._tails is not None and stream.slot is not None:
+            self._tails.close(stream.slot)
 
     def _is_settled(self, name: str) -> bool:
-        stream = self._streams.get(name)
+        stream = self._here.get(name)
         return stream is not None and (stream.restored or self._store is None or not self._store.may_ask)
 
-    def _new(self) -> Stream:
-        return Stream(StreamThreshold(self._settings.threshold), Episode(self._settings.alerts), ring=self._new_ring())
+    def _snapshot(self, tails: Tails, names: Sequence[str]) -> Snapshot:
+        return tails.snapshot(np.array([self._here[name].slot for name in names], np.int64))
 
-    def _new_ring(self, recent: Recent | None = None) -> Ring | None:
-        if self._spec.kind is Kind.IMAGE:
-            return None
-        return Ring(self._spec.shape, self._settings.sequence.stride, recent)
+    def _new_slot(self, tail: Tail | None = None) -> int | None:
+        return None if self._tails is None else self._tails.open(tail)
+
+    def _state(self, stream: Stream, floor: int) -> StreamState:
+        tail = b""
+        if self._tails is not None and stream.slot is not None:
+            judged = self._tails.judged(stream.slot)
+            tail = judged.to_bytes() if judged.count or judged.late else b""
+        return StreamState(
+            stream.threshold.to_bytes(), tail, stream.episode.to_bytes(), stream.offset, floor, stream.overwrites
+        )
 
     def _take_up(self, name: str, state: StreamState) -> None:
         """Goes on from a saved state; what the stream learned here while Redis was away is given up for it."""
-        try:
-            threshold = StreamThreshold.from_bytes(state.threshold, self._settings.threshold)
-            episode = Episode.from_bytes(state.episode, self._settings.alerts)
-            recent = Recent.from_bytes(state.recent) if state.recent else None
-        except ValueError as error:
-            log.warning("a stream's saved state can't be read; it begins anew", stream=name, error=str(error))
+        saved = restore(name, state, self._settings, self._spec, self._start)
+        if saved is None:
             return
-        offset, overwrites = state.offset, self._start < state.floor
-        if overwrites:
-            log.warning(
-                "a stream has learned beyond where this assignment begins: the group was put back, or the topic made "
-                "again; its threshold goes on, its offsets and its window begin anew",
-                stream=name,
-                begins=self._start,
-                learned=state.offset,
-            )
-            offset, recent = -1, None
-        if recent is not None and recent.rows.shape[1] != self._spec.shape[1]:
-            log.warning(
-                "the observations saved of a stream have another number of features; its window begins anew",
-                stream=name,
-            )
-            recent = None
-        here = self._streams.get(name)
+        self._heed_labels_of(name, saved.threshold)
+        here = self._here.get(name)
         if here is None:
-            ring = self._new_ring(recent)
-            here = self._streams[name] = Stream(threshold, episode, recent, offset, ring, offset, overwrites=overwrites)
+            here = Stream(saved.threshold, saved.episode, self._new_slot(saved.tail), saved.offset, saved.offset)
+            self._here.add(name, here)
         else:
-            here.threshold, here.episode, here.overwrites = threshold, episode, overwrites
-        here.restored = True
+            here.threshold, here.episode = saved.threshold, saved.episode
+            self._catch_up(here, saved.offset, saved.tail)
+        here.overwrites, here.restored = saved.overwrites, True
 
-    def _push(self, observations: Rows, streams: Sequence[str], offsets: Sequence[int]) -> tuple[Rows, dict[str, Ring]]:
-        due: list[int] = []
-        windows: list[np.ndarray] = []
-        touched: dict[str, Ring] = {}
-        for index, row in zip(observations.index.tolist(), observations.data, strict=True):
-            stream = self._streams[streams[index]]
-            if stream.ring is None or offsets[index] <= stream.read:
-                continue
-            stream.read = offsets[index]
-            touched[streams[index]] = stream.ring
-            window = stream.ring.push(row)
-            if window is not None:
-                due.append(index)
-                windows.append(window)
-        data = np.stack(windows) if windows else np.empty((0, *self._spec.shape), np.float32)
-        return Rows(np.array(due, np.int64), data), touched
+    def _heed_labels_of(self, name: str, threshold: StreamThreshold) -> None:
+        threshold.heed(self._labels.marks(name), self._settings.labels.max_shift)
+
+    def _catch_up(self, stream: Stream, offset: int, tail: Tail | None) -> None:
+        """A stream that began here while Redis was away goes on with a threshold that has learned up to `offset`."""
+        if self._tails is not None and stream.slot is not None and tail is not None:
+            if offset >= stream.read:
+                self._tails.restore(stream.slot, tail)
+            elif offset > stream.offset:
+                self._tails.restore_judged(stream.slot, tail)  # what was read since is in hand, and has windows
+        stream.offset, stream.read = max(stream.offset, offset), max(stream.read, offset)
+
+    def _push(self, tails: Tails, chunk: Chunk, decoded: Decoded, offsets: Sequence[int]) -> _Read:
+        index, slots, kept = [], [], []
+        names: dict[str, None] = {}
+        for at, record in enumerate(decoded.observations.index.tolist()):
+            name = decoded.streams[record]
+            stream = self._here[name]
+            if stream.slot is not None and offsets[record] > stream.read:
+                stream.read = offsets[record]
+                names[name] = None
+                index.append(record)
+                slots.append(stream.slot)
+                kept.append(at)
+        records = np.array(index, np.int64)
+        stamps = np.array([chunk.records[record].timestamp for record in index], np.float64)
+        published = np.where(stamps < 0, np.inf, stamps / 1000.0)  # Kafka's -1: the time is not known
+        pushed = tails.push(
+            np.array(slots, np.int64),
+            np.asarray(decoded.observations.data[kept], np.float32).reshape(len(kept), self._spec.shape[1]),
+            decoded.event_times[records],
+            decoded.timed[records],
+            published,
+        )
+        metrics.WINDOWS_BEGUN.labels(self._place[1]).inc(pushed.begun)
+        metrics.JUMPS.labels(self._place[1]).inc(pushed.withdrawn)
+        duplicates = frozenset(records[pushed.outcomes == Outcome.DUPLICATE].tolist())
+        metrics.DUPLICATES.labels(self._place[1]).inc(len(duplicates))
+        refused = np.flatnonzero(pushed.outcomes >= Outcome.LATE)
+        rejected = [
+            Rejected(index[at], STAGE, self._explain(decoded, index[at], pushed.outcomes[at])) for at in refused
+        ]
+        return _Read(list(names), Rows(records[pushed.due], pushed.windows), pushed.times, rejected, duplicates)
+
+    def _explain(self, decoded: Decoded, record: int, outcome: int) -> EventTimeError:
+        sequence, time = self._settings.sequence, rfc3339(float(decoded.event_times[record]))
+        if outcome == Outcome.LATE:
+            return EventTimeError(
+                f"late: the observation is of {time}, and stream {decoded.streams[record]!r} has newer ones by more "
+                f"than sequence.lateness={sequence.lateness:g} seconds, or by more than {RECALL} observations"
+            )
+        return EventTimeError(
+            f"ahead: the observation is of {time}, which is later than it was published by more than "
+            f"sequence.max_ahead={sequence.max_ahead:g} seconds; the clock of its sender is wrong"
+        )
 
 
 def streams_of(decoded: Decoded) -> list[str]:
@@ -260,11 +424,12 @@ def streams_of(decoded: Decoded) -> list[str]:
     return [decoded.streams[index] for index in sorted(indices.tolist())]
 
 
-def _merge(ready: Rows, due: Rows) -> Rows:
+def _merge(ready: Rows, due: Rows, times: NDArray[np.float64]) -> tuple[Rows, NDArray[np.float64]]:
+    whole = np.full((len(ready.index), 2), np.nan)
     if not len(due.index):
-        return ready
+        return ready, whole
     if not len(ready.index):
-        return due
+        return due, times
     index = np.concatenate([ready.index, due.index])
     order = np.argsort(index, kind="stable")
-    return Rows(index[order], np.concatenate([ready.data, due.data])[order])
+    return Rows(index[order], np.concatenate([ready.data, due.data])[order]), np.concatenate([whole, times])[order]

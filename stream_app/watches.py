@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_app.clock import Clock
 from stream_app.errors import PublishFault, ScorerFault, WorkerFault
-from stream_app.kafka import client_options
+from stream_app.kafka import client_options, start
 from stream_app.log import get_logger
 from stream_app.publish import Publisher
 from stream_app.scoring import ScoringThread
@@ -24,7 +24,6 @@ log = get_logger(__name__)
 
 _INTERVAL = 0.5
 _BROKER_INTERVAL = 1.0
-_CONNECTING_SECONDS = 1.0  # for a connection attempt to come to its end once nobody wants it any more
 
 
 async def watch_scorer(scoring: ScoringThread, limit: float) -> None:
@@ -88,14 +87,9 @@ async def watch_broker(kafka: KafkaSettings, clock: Clock) -> None:
 
 async def _connect(kafka: KafkaSettings) -> AIOKafkaAdminClient:
     admin = AIOKafkaAdminClient(**client_options(kafka))
-    starting = asyncio.ensure_future(admin.start())
     try:
-        await asyncio.shield(starting)
+        await start(admin)
     except BaseException:
-        # Cancelled in the middle of its bootstrap, the client would leave a connection open that nobody can close.
-        await asyncio.wait({starting}, timeout=_CONNECTING_SECONDS)
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
         await admin.close()
         raise
     return admin

@@ -22,7 +22,7 @@ from stream_app.settings import RedisSettings, Settings
 from stream_app.state import StreamState
 from stream_app.store import StateStore
 
-STATE = StreamState(threshold=b"\x00t\xff", recent=b"", episode=b"e" * 22, offset=41)
+STATE = StreamState(threshold=b"\x00t\xff", tail=b"", episode=b"e" * 22, offset=41)
 HOSTILE_NAMES = [
     "",
     ":",
@@ -61,8 +61,9 @@ async def store(redis_settings: RedisSettings) -> AsyncIterator[StateStore]:
 
 
 async def only_key(raw: Redis, settings: RedisSettings) -> bytes:
-    (key,) = [key async for key in raw.scan_iter(match=f"{settings.prefix}:*")]
-    return bytes(key)
+    """Of the one stream that was saved: the longer key, as its partition has one too."""
+    _, key = sorted([bytes(key) async for key in raw.scan_iter(match=f"{settings.prefix}:*")], key=len)
+    return key
 
 
 def counted(what: str) -> float:
@@ -76,39 +77,39 @@ def changed(settings: RedisSettings, **changes: Any) -> RedisSettings:
 
 async def test_what_was_saved_is_loaded_and_what_was_not_is_absent(store: StateStore) -> None:
     other = StreamState(b"threshold", b"w" * 100_000, b"", -1)
-    await store.save("images", "records", 0, {"a": STATE, "b": other})
+    await store.save({("images", "records", 0): {"a": STATE, "b": other}})
 
-    assert await store.load("images", "records", 0, ["a", "b", "c"]) == {"a": STATE, "b": other}
-    assert await store.load("images", "records", 0, []) == {}
+    assert await store.load(("images", "records", 0), ["a", "b", "c"]) == {"a": STATE, "b": other}
+    assert await store.load(("images", "records", 0), []) == {}
     assert store.degraded is False
 
 
 async def test_hostile_names_neither_collide_nor_break_anything(store: StateStore) -> None:
     states = {name: StreamState(b"", b"", b"", number) for number, name in enumerate(HOSTILE_NAMES)}
-    await store.save("images", "records", 0, states)
+    await store.save({("images", "records", 0): states})
 
-    assert await store.load("images", "records", 0, list(states)) == states
+    assert await store.load(("images", "records", 0), list(states)) == states
 
 
 async def test_names_that_differ_only_far_behind_do_not_collide(store: StateStore) -> None:
     one, other = "x" * 1000 + "1", "x" * 1000 + "2"
-    await store.save("images", "records", 0, {one: STATE})
+    await store.save({("images", "records", 0): {one: STATE}})
 
-    assert await store.load("images", "records", 0, [one, other]) == {one: STATE}
+    assert await store.load(("images", "records", 0), [one, other]) == {one: STATE}
 
 
 async def test_detectors_topics_and_partitions_are_kept_apart(store: StateStore) -> None:
     places = [("a", "b:c", 0), ("a:b", "c", 0), ("a", "b", 0), ("a", "b", 1), ("a", "b:1", 1)]
     for number, (detector, topic, partition) in enumerate(places):
-        await store.save(detector, topic, partition, {"s": StreamState(b"", b"", b"", number)})
+        await store.save({(detector, topic, partition): {"s": StreamState(b"", b"", b"", number)}})
 
     for number, (detector, topic, partition) in enumerate(places):
-        loaded = await store.load(detector, topic, partition, ["s"])
+        loaded = await store.load((detector, topic, partition), ["s"])
         assert loaded["s"].offset == number
 
 
 async def test_a_key_can_be_read_by_people(store: StateStore, raw: Redis, redis_settings: RedisSettings) -> None:
-    await store.save("images", "records.images", 0, {"camera 3": STATE})
+    await store.save({("images", "records.images", 0): {"camera 3": STATE}})
 
     assert (
         await only_key(raw, redis_settings)
@@ -119,7 +120,7 @@ async def test_a_key_can_be_read_by_people(store: StateStore, raw: Redis, redis_
 async def test_a_key_is_bounded_however_long_the_name(
     store: StateStore, raw: Redis, redis_settings: RedisSettings
 ) -> None:
-    await store.save("images", "records", 0, {"\N{SNOWMAN}" * 300: STATE})
+    await store.save({("images", "records", 0): {"\N{SNOWMAN}" * 300: STATE}})
 
     assert len(await only_key(raw, redis_settings)) < 360
 
@@ -127,26 +128,26 @@ async def test_a_key_is_bounded_however_long_the_name(
 async def test_a_lower_offset_never_overwrites_a_higher_one(store: StateStore) -> None:
     fenced = counted("fenced")
     newer, older = StreamState(b"new", b"", b"", 100), StreamState(b"old", b"", b"", 99)
-    await store.save("images", "records", 0, {"a": newer})
-    await store.save("images", "records", 0, {"a": older, "b": older})
+    await store.save({("images", "records", 0): {"a": newer}})
+    await store.save({("images", "records", 0): {"a": older, "b": older}})
 
-    assert await store.load("images", "records", 0, ["a", "b"]) == {"a": newer, "b": older}
+    assert await store.load(("images", "records", 0), ["a", "b"]) == {"a": newer, "b": older}
     assert counted("fenced") == fenced + 1
 
 
 @pytest.mark.parametrize("offset", [100, 101])
 async def test_the_same_or_a_higher_offset_overwrites(store: StateStore, offset: int) -> None:
-    await store.save("images", "records", 0, {"a": StreamState(b"1", b"", b"", 100)})
-    await store.save("images", "records", 0, {"a": StreamState(b"2", b"", b"", offset)})
+    await store.save({("images", "records", 0): {"a": StreamState(b"1", b"", b"", 100)}})
+    await store.save({("images", "records", 0): {"a": StreamState(b"2", b"", b"", offset)}})
 
-    assert (await store.load("images", "records", 0, ["a"]))["a"].threshold == b"2"
+    assert (await store.load(("images", "records", 0), ["a"]))["a"].threshold == b"2"
 
 
 async def test_a_topic_that_was_made_again_can_be_forced_through(store: StateStore) -> None:
-    await store.save("images", "records", 0, {"a": StreamState(b"old topic", b"", b"", 10**15)})
-    await store.save("images", "records", 0, {"a": replace(STATE, overwrites=True)})
+    await store.save({("images", "records", 0): {"a": StreamState(b"old topic", b"", b"", 10**15)}})
+    await store.save({("images", "records", 0): {"a": replace(STATE, overwrites=True)}})
 
-    assert await store.load("images", "records", 0, ["a"]) == {"a": STATE}
+    assert await store.load(("images", "records", 0), ["a"]) == {"a": STATE}
 
 
 async def test_of_two_workers_saving_at_once_the_higher_offset_stays(redis_settings: RedisSettings) -> None:
@@ -156,12 +157,12 @@ async def test_of_two_workers_saving_at_once_the_higher_offset_stays(redis_setti
     offsets = [7, 3, 9, 5]
     await asyncio.gather(
         *(
-            store.save("images", "records", 0, {"a": StreamState(b"%d" % offset, b"", b"", offset)})
+            store.save({("images", "records", 0): {"a": StreamState(b"%d" % offset, b"", b"", offset)}})
             for store, offset in zip(stores, offsets, strict=True)
         )
     )
 
-    assert (await stores[0].load("images", "records", 0, ["a"]))["a"].threshold == b"9"
+    assert (await stores[0].load(("images", "records", 0), ["a"]))["a"].threshold == b"9"
     for store in stores:
         await store.close()
 
@@ -169,11 +170,11 @@ async def test_of_two_workers_saving_at_once_the_higher_offset_stays(redis_setti
 async def test_a_saved_state_is_forgotten_after_its_time(redis_settings: RedisSettings, raw: Redis) -> None:
     store = StateStore(changed(redis_settings, ttl=1000.0), "group", ManualClock())
     await store.start()
-    await store.save("images", "records", 0, {"a": STATE})
+    await store.save({("images", "records", 0): {"a": STATE}})
     key = await only_key(raw, redis_settings)
     first = await raw.pttl(key)
     await raw.pexpire(key, 5000)
-    await store.save("images", "records", 0, {"a": STATE})
+    await store.save({("images", "records", 0): {"a": STATE}})
 
     assert 990_000 < first <= 1_000_000
     assert await raw.pttl(key) > 990_000, "a save begins the time anew"
@@ -183,13 +184,13 @@ async def test_a_saved_state_is_forgotten_after_its_time(redis_settings: RedisSe
 async def test_after_a_flush_streams_are_absent_and_can_be_saved_again(
     store: StateStore, raw: Redis, redis_settings: RedisSettings
 ) -> None:
-    await store.save("images", "records", 0, {"a": STATE})
+    await store.save({("images", "records", 0): {"a": STATE}})
     await raw.script_flush()
     await raw.delete(await only_key(raw, redis_settings))
 
-    assert await store.load("images", "records", 0, ["a"]) == {}
-    await store.save("images", "records", 0, {"a": STATE})
-    assert await store.load("images", "records", 0, ["a"]) == {"a": STATE}
+    assert await store.load(("images", "records", 0), ["a"]) == {}
+    await store.save({("images", "records", 0): {"a": STATE}})
+    assert await store.load(("images", "records", 0), ["a"]) == {"a": STATE}
 
 
 @pytest.mark.parametrize(
@@ -209,15 +210,15 @@ async def test_a_corrupt_value_is_absent_counted_and_overwritten(
     store: StateStore, raw: Redis, redis_settings: RedisSettings, value: bytes
 ) -> None:
     corrupt = counted("corrupt")
-    await store.save("images", "records", 0, {"a": STATE, "b": STATE})
+    await store.save({("images", "records", 0): {"a": STATE, "b": STATE}})
     await raw.set(f"{redis_settings.prefix}:group:images:records:0:a", value)
 
-    assert await store.load("images", "records", 0, ["a", "b"]) == {"b": STATE}
+    assert await store.load(("images", "records", 0), ["a", "b"]) == {"b": STATE}
     assert (counted("corrupt"), store.degraded) == (corrupt + 1, False)
 
     first = StreamState(b"anew", b"", b"", 0)
-    await store.save("images", "records", 0, {"a": first})
-    assert await store.load("images", "records", 0, ["a"]) == {"a": first}
+    await store.save({("images", "records", 0): {"a": first}})
+    assert await store.load(("images", "records", 0), ["a"]) == {"a": first}
 
 
 async def test_a_key_of_another_type_is_absent_and_overwritten(
@@ -225,9 +226,9 @@ async def test_a_key_of_another_type_is_absent_and_overwritten(
 ) -> None:
     await raw.hset(f"{redis_settings.prefix}:group:images:records:0:a", "field", "value")
 
-    assert await store.load("images", "records", 0, ["a"]) == {}
-    await store.save("images", "records", 0, {"a": STATE})
-    assert await store.load("images", "records", 0, ["a"]) == {"a": STATE}
+    assert await store.load(("images", "records", 0), ["a"]) == {}
+    await store.save({("images", "records", 0): {"a": STATE}})
+    assert await store.load(("images", "records", 0), ["a"]) == {"a": STATE}
 
 
 @given(st.binary(), st.binary(), st.binary(), st.integers(-1, 10**19), st.data())
@@ -260,12 +261,12 @@ async def test_a_redis_that_is_not_there_degrades_and_is_not_asked_again_before_
     await store.start()
     assert (store.degraded, store.may_ask) == (True, False)
     with pytest.raises(RedisUnavailable, match=f"127.0.0.1:{port} did not answer a moment ago"):
-        await store.load("images", "records", 0, ["a"])
+        await store.load(("images", "records", 0), ["a"])
 
     clock.advance(2.0)
     assert store.may_ask
     with pytest.raises(RedisUnavailable, match=f"127.0.0.1:{port}: ConnectionError") as raised:
-        await store.save("images", "records", 0, {"a": STATE})
+        await store.save({("images", "records", 0): {"a": STATE}})
     assert "s3cret" not in str(raised.value)
     assert not store.may_ask
     await store.close()
@@ -298,13 +299,13 @@ async def test_a_redis_that_comes_back_is_used_again(redis_settings: RedisSettin
 
         gate.set()
         clock.advance(redis_settings.retry_after)
-        await store.save("images", "records", 0, {"a": STATE})
+        await store.save({("images", "records", 0): {"a": STATE}})
         assert not store.degraded
-        assert await store.load("images", "records", 0, ["a"]) == {"a": STATE}
+        assert await store.load(("images", "records", 0), ["a"]) == {"a": STATE}
 
         for wire in wires:
             wire.transport.abort()
-        assert await store.load("images", "records", 0, ["a"]) == {"a": STATE}, "a dropped connection is made again"
+        assert await store.load(("images", "records", 0), ["a"]) == {"a": STATE}, "a dropped connection is made again"
         await store.close()
 
 
@@ -314,16 +315,16 @@ async def test_a_redis_that_hangs_is_given_up_within_the_timeout_and_answers_rig
     clock = ManualClock()
     store = StateStore(changed(redis_settings, timeout=0.2), "group", clock)
     await store.start()
-    await store.save("images", "records", 0, {"a": STATE})
+    await store.save({("images", "records", 0): {"a": STATE}})
     await raw.client_pause(600)
     began = asyncio.get_running_loop().time()
     with pytest.raises(RedisUnavailable, match="Timeout"):
-        await store.load("images", "records", 0, ["a"])
+        await store.load(("images", "records", 0), ["a"])
     assert asyncio.get_running_loop().time() - began < 0.5
     await raw.client_unpause()
     clock.advance(10.0)
 
-    assert await store.load("images", "records", 0, ["b", "a"]) == {"a": STATE}
+    assert await store.load(("images", "records", 0), ["b", "a"]) == {"a": STATE}
     assert not store.degraded
     await store.close()
 
@@ -340,11 +341,11 @@ async def test_a_wrong_password_is_an_unavailable_redis_whose_message_keeps_the_
         changed(redis_settings, url=SecretStr(f"redis://somebody:right@{address}")), "group", ManualClock()
     )
     await right.start()
-    await right.save("images", "records", 0, {"a": STATE})
+    await right.save({("images", "records", 0): {"a": STATE}})
     await wrong.start()
     wrong._clock.advance(10.0)  # type: ignore[attr-defined]
     with pytest.raises(RedisUnavailable, match="Authentication") as raised:
-        await wrong.load("images", "records", 0, ["a"])
+        await wrong.load(("images", "records", 0), ["a"])
 
     assert "wr0ng" not in str(raised.value)
     assert wrong.degraded
@@ -358,3 +359,35 @@ async def test_a_url_that_is_no_redis_url_is_a_settings_error(redis_settings: Re
     with pytest.raises(SettingsError, match="GANOMALY_REDIS__URL") as raised:
         await StateStore(changed(redis_settings, url=SecretStr(url)), "group", ManualClock()).start()
     assert "p4ss" not in str(raised.value)
+
+
+async def test_the_epoch_of_a_partition_is_made_once_kept_and_not_made_again_where_one_is_expected(
+    store: StateStore, raw: Redis, redis_settings: RedisSettings
+) -> None:
+    place = ("images", "records", 0)
+    assert await store.epoch(place) is None
+    first = (await store.save({place: {"a": STATE}}))[place]
+    assert first
+    assert await store.epoch(place) == first
+    assert await store.save({place: {"a": STATE}}) == {place: first}
+    assert await store.save({place: {"a": STATE}}, {place: first}) == {place: first}
+
+    await raw.delete(*[key async for key in raw.scan_iter(match=f"{redis_settings.prefix}:*")])
+    assert await store.save({place: {"a": STATE}}, {place: first}) == {place: None}
+    assert await store.epoch(place) is None
+    second = (await store.save({place: {"a": STATE}}, {place: None}))[place]
+    assert second not in (None, first)
+    assert await store.save({place: {"a": STATE}}, {place: first}) == {place: second}
+    assert await store.epoch(place) == second
+
+
+@pytest.mark.parametrize("kind", ["empty", "list"])
+async def test_an_epoch_that_is_no_epoch_is_made_anew(
+    kind: str, store: StateStore, raw: Redis, redis_settings: RedisSettings
+) -> None:
+    key = f"{redis_settings.prefix}:group:images:records:0"
+    await (raw.set(key, b"") if kind == "empty" else raw.rpush(key, b"x"))
+    place = ("images", "records", 0)
+    epoch = (await store.save({place: {"a": STATE}}))[place]
+    assert epoch
+    assert await store.epoch(place) == epoch

@@ -12,7 +12,7 @@ from stream_app.commit import CommitCycle
 from stream_app.errors import PublishFault, RedisUnavailable
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher
-from stream_app.records import Chunk
+from stream_app.records import Chunk, TopicPartition
 from tests.unit.stream_app.raw import TP, Record
 
 
@@ -23,6 +23,7 @@ class Journal:
         self.lines: list[str] = []
         self.acknowledgement: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.redis_away = False
+        self.epoch = b"first"
         self.degraded = False
 
     async def send(self, *arguments):
@@ -32,10 +33,11 @@ class Journal:
 
         return asyncio.ensure_future(acknowledged())
 
-    async def save(self, detector, topic, partition, states):
+    async def save(self, changes, epochs):
         if self.redis_away:
             raise RedisUnavailable("away")
-        self.lines.append(f"saved {sorted(states)}")
+        self.lines.append(f"saved { {place: sorted(states) for place, states in changes.items()} }")
+        return dict.fromkeys(changes, self.epoch)
 
 
 @dataclass
@@ -53,12 +55,22 @@ class States:
     def saved(self, names):
         pass
 
+    epoch: bytes | None = None
+
+    def check(self, epoch):
+        known, self.epoch = self.epoch, epoch
+        if known in (None, epoch):
+            return True
+        self.changed = {"cam", "idle"}
+        return False
+
 
 @dataclass
 class Lane:
     detector: str = "images"
     streams: States = field(default_factory=States)
     between_chunks: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sound: bool = True
 
 
 async def one_partition(topic):
@@ -86,7 +98,7 @@ async def test_nothing_is_saved_before_everything_is_acknowledged(cycle):
     assert journal.lines == []
     journal.acknowledgement.set_result(None)
     assert await preparing == {TP: 10}
-    assert journal.lines == ["acknowledged", "saved ['cam']"]
+    assert journal.lines == ["acknowledged", "saved {('images', 'records.images', 0): ['cam']}"]
 
 
 async def test_without_acknowledgement_nothing_is_saved_and_no_offset_is_given(cycle):
@@ -113,6 +125,37 @@ async def test_a_lane_in_the_middle_of_a_chunk_is_waited_for(cycle):
         assert lane.streams.changed == {"cam"}
         ledger.finish(chunk)
     assert await preparing == {TP: 10}
+
+
+async def test_of_streams_that_learned_what_was_never_told_nothing_is_saved(cycle):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    journal.acknowledgement.set_result(None)
+    assert await commit.prepare({TP: Lane(sound=False)}) == {}
+    assert journal.lines == []
+
+
+async def test_all_partitions_are_saved_in_one_round_trip(cycle):
+    commit, journal, ledger, _ = cycle
+    other = TopicPartition(TP.topic, 1)
+    ledger.assign([TP, other], generation=2)
+    for tp in (TP, other):
+        part = Chunk(tp, 0, [Record(b"x", offset=9)], 2, size=1)
+        ledger.deliver(part)
+        ledger.finish(part)
+    journal.acknowledgement.set_result(None)
+    await commit.prepare({TP: Lane(), other: Lane()})
+    assert len([line for line in journal.lines if line.startswith("saved")]) == 1
+
+
+async def test_when_redis_was_flushed_everything_is_saved_again_before_offsets_are_given(cycle):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    journal.acknowledgement.set_result(None)
+    journal.epoch = None
+    lane = Lane(streams=States(epoch=b"first"))
+    assert await commit.prepare({TP: lane}) == {TP: 10}
+    assert [line.split("): ")[-1] for line in journal.lines[1:]] == ["['cam']}", "['cam', 'idle']}"]
 
 
 async def test_without_redis_offsets_are_committed_and_the_states_stay_changed(cycle):

@@ -29,7 +29,7 @@ async def pipeline():
     clock = ManualClock()
     with ThreadPoolExecutor(1) as threads:
         publisher = Publisher(None, None, clock)
-        services = Services(settings, clock, None, publisher, Fuse(settings.dead_letter), threads)
+        services = Services(settings, clock, None, publisher, Fuse(settings.dead_letter), threads, None)
         pipeline = Pipeline(services, StateStore(settings.redis, "group", clock), on_fault=pytest.fail)
         pipeline.open(Route("open", "images", None, None))
         await pipeline.assigned([*PARTITIONS, CLOSED], generation=1)

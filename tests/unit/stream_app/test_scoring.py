@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -133,6 +134,34 @@ async def test_a_job_is_scored_by_one_version_though_another_comes_into_service(
     old.gate.set()
     assert ((await first).scorer.version, (await second).scorer.version) == ("v1", "v2")
     assert (old.batches, new.batches) == ([4, 4, 2], [3])
+
+
+async def test_the_version_before_is_let_go_of_though_nothing_comes_after_it(scoring):
+    old = SumScorer()
+    scoring.use("images", old)
+    await scoring.submit("images", np.ones((3, 1), np.float32))
+    gone = weakref.ref(old)
+    del old
+    scoring.use("images", SumScorer())
+    async with asyncio.timeout(10):
+        while gone() is not None:
+            await asyncio.sleep(0.001)
+
+
+async def test_of_versions_that_come_before_a_half_scored_job_is_done_the_last_one_counts(scoring):
+    versions = [SumScorer() for _ in range(4)]
+    for number, each in enumerate(versions):
+        each.version = f"v{number}"
+    scoring.use("images", versions[0])
+    versions[0].gate.clear()
+    first = scoring.submit("images", np.ones((10, 1), np.float32))
+    await asyncio.to_thread(versions[0].entered.wait, 10)
+    for each in versions[1:]:
+        scoring.use("images", each)
+    versions[0].gate.set()
+    assert (await first).scorer.version == "v0"
+    assert (await scoring.submit("images", np.ones((1, 1), np.float32))).scorer.version == "v3"
+    assert [each.batches for each in versions] == [[4, 4, 2], [], [], [1]]
 
 
 async def test_the_end_of_the_thread_itself_is_a_fault(scoring, faults, monkeypatch):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from stream_app.clock import ManualClock
 from stream_app.decode import Decoder, InputSpec
 from stream_app.errors import RedisUnavailable
 from stream_app.judge import judge
+from stream_app.metrics import REGISTRY
 from stream_app.records import Kind
 from stream_app.scoring import ScoredRows
 from stream_app.settings import Settings
@@ -18,34 +22,56 @@ from tests.unit.stream_app.raw import TP, chunk_of, json, raw
 WINDOW = 3
 
 
+def counted(what, **labels):
+    return REGISTRY.get_sample_value(f"ganomaly_{what}_total", labels) or 0.0
+
+
 class FaultyStore:
     """States in memory, and a Redis that can be away."""
 
     def __init__(self):
         self.states: dict[str, StreamState] = {}
+        self.held: bytes | None = None  # its epoch
+        self.flushed = 0
+        self.meanwhile = None  # what happens while it is asked
         self.away = False
         self.may_ask = True
         self.asked: list[list[str]] = []
 
-    async def load(self, detector, topic, partition, streams):
+    async def epoch(self, place):
+        if self.away:
+            raise RedisUnavailable("away")
+        return self.held
+
+    async def load(self, place, streams):
         if self.away:
             raise RedisUnavailable("away")
         self.asked.append(list(streams))
+        if self.meanwhile:
+            await self.meanwhile()
         return {name: self.states[name] for name in streams if name in self.states}
 
-    async def save(self, detector, topic, partition, states):
-        self.states.update(states)
+    async def save(self, changes, epochs):
+        for states in changes.values():
+            self.states.update(states)
+        if epochs.get(("sequences", *TP)) in (None, self.held):
+            self.held = self.held or b"%d" % self.flushed
+        return dict.fromkeys(changes, self.held)
+
+    def flush(self):
+        self.states, self.held, self.flushed = {}, None, self.flushed + 1
 
 
 class Partition:
     """The streams of one partition, fed with single observations, as a lane does it."""
 
-    def __init__(self, store, start=0, features=1, **sections):
+    def __init__(self, store, start=0, features=1, shares=1, **sections):
         spec = InputSpec(Kind.SEQUENCE, (WINDOW, features))
         self.settings = Settings(**sections)
         self.store = store
         self.features = features
-        self.streams = Streams("sequences", TP, spec, self.settings, store, start)
+        self.clock = ManualClock()
+        self.streams = Streams("sequences", TP, spec, self.settings, store, start, shares=shares, clock=self.clock)
         self.decoder = Decoder(spec, self.settings.limits)
 
     async def read(self, text, first=0):
@@ -59,16 +85,29 @@ class Partition:
     def judge(self, read):
         chunk, decoded, taken = read
         values = np.full(len(taken.rows.index), 0.1, np.float32)
-        return judge("sequences", chunk, decoded, taken, ScoredRows(values, {}, None), self.streams).each
+        return judge(
+            "sequences", chunk, decoded, taken, ScoredRows(values, {}, SimpleNamespace(version="v1")), self.streams
+        ).each
 
     async def feed(self, text, first=0):
         return [v.offset for v in self.judge(await self.read(text, first))]
 
     async def save(self, floor=0):
+        """As the commit cycle does it, but once."""
         changes = self.streams.take_changes(floor)
-        await self.store.save("sequences", TP.topic, TP.partition, changes)
+        if changes:
+            place = ("sequences", *TP)
+            epochs = await self.store.save({place: changes}, {place: self.streams.epoch})
+            self.streams.check(epochs[place])
         self.streams.saved(changes)
         return sorted(changes)
+
+    async def recall(self, text, first=0):
+        """Reads again what came before, as a lane does it."""
+        records = [raw(np.full(self.features, float(i), np.float32), key=name.encode()) for i, name in enumerate(text)]
+        chunk = chunk_of(*records, first=first)
+        await self.streams.recall(chunk, self.decoder.decode(chunk))
+        return self.streams.end_recall()
 
 
 async def test_what_was_saved_is_taken_up_again():
@@ -186,6 +225,206 @@ async def test_the_least_recently_used_streams_are_forgotten_once_they_are_saved
     partition.judge(in_hand)
     assert await partition.feed("b", first=13) == [13]
     assert partition.streams["b"].threshold.observations == 2
+
+
+async def test_a_partition_has_its_share_of_the_memory_in_streams_and_in_bytes():
+    few = Partition(FaultyStore(), shares=2, sequence={"max_streams": 4})
+    await few.feed("abcd")
+    await few.save()
+    assert [name in few.streams for name in "abcd"] == [False, False, True, True]
+    small = Partition(FaultyStore(), sequence={"max_bytes": 2_000})
+    await small.feed("abcdefgh")
+    await small.save()
+    assert 1 <= len(small.streams) < 8
+
+
+async def test_a_silent_stream_leaves_the_memory_and_comes_back():
+    partition = Partition(FaultyStore(), sequence={"forget_after": 60.0})
+    await partition.feed("aaabb")
+    await partition.save()
+    partition.clock.advance(50.0)
+    await partition.feed("b", first=5)
+    partition.clock.advance(20.0)
+    await partition.save()
+    assert [name in partition.streams for name in "ab"] == [False, True]
+    assert await partition.feed("a", first=6) == [6]
+
+
+async def test_without_redis_the_memory_is_still_bounded_and_what_is_lost_is_counted():
+    store = FaultyStore()
+    store.away = True
+    partition = Partition(store, sequence={"max_streams": 2})
+    before = REGISTRY.get_sample_value("ganomaly_streams_lost_total")
+    await partition.feed("aaabbbcccddd")
+    partition.streams.keep_changes(partition.streams.take_changes(floor=0))
+    assert [name in partition.streams for name in "abcd"] == [False, False, True, True]
+    assert REGISTRY.get_sample_value("ganomaly_streams_lost_total") == before + 2
+
+
+@pytest.mark.parametrize(
+    ("start", "known", "away", "lost"),
+    [(0, False, False, False), (9, True, False, False), (9, False, False, True), (9, True, True, True)],
+)
+async def test_windows_are_lost_where_records_came_before_that_redis_knows_nothing_of(start, known, away, lost):
+    store = FaultyStore()
+    store.held = b"epoch" if known else None
+    store.away = away
+    assert await Partition(store, start=start).streams.are_lost() is lost
+
+
+async def test_what_is_read_again_fills_windows_is_saved_and_teaches_nothing():
+    partition = Partition(FaultyStore(), start=4)
+    assert await partition.recall("aaaa") == 1
+    assert await partition.save() == ["a"]
+    assert await partition.feed("a", first=4) == [4]
+    assert partition.streams["a"].threshold.observations == 1
+    assert not partition.streams["a"].threshold.warm
+
+
+async def test_what_was_read_again_and_saved_is_not_taken_twice_after_a_restart():
+    store = FaultyStore()
+    before = Partition(store, start=4)
+    await before.recall("aaaa")
+    await before.save()
+    assert await Partition(store, start=2).feed("aaa", first=2) == [4]
+
+
+async def test_what_is_read_again_keeps_to_the_limit_and_says_what_is_lost():
+    partition = Partition(FaultyStore(), start=9, sequence={"max_streams": 2})
+    before = counted("streams_lost")
+    for first, text in enumerate(["ab", "cde", "dd"]):
+        chunk = chunk_of(*(raw(np.zeros(1, np.float32), key=name.encode()) for name in text), first=3 * first)
+        await partition.streams.recall(chunk, partition.decoder.decode(chunk))
+        assert len(partition.streams) == 2
+    assert partition.streams.end_recall() == 2
+    assert [name in partition.streams for name in "abcde"] == [False, False, False, True, True]
+    assert counted("streams_lost") == before + 3
+
+
+async def test_streams_that_are_here_keep_what_they_have_when_others_are_read_again():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 2})
+    await partition.feed("aaa", first=6)
+    await partition.recall("aabbbb")
+    assert partition.streams["a"].threshold.observations == 1
+    assert await partition.feed("ab", first=9) == [9, 10]
+
+
+@pytest.mark.parametrize("sections", [{"sequence": {"max_streams": 1}}, {"sequence": {"forget_after": 60.0}}])
+async def test_a_stream_of_the_chunk_that_is_read_stays_while_redis_is_asked_for_another(sections):
+    partition = Partition(FaultyStore(), **sections)
+    await partition.feed("aaabbb")
+    partition.clock.advance(61.0)
+    partition.store.meanwhile = partition.save
+    assert await partition.feed("ac", first=6) == [6]
+    partition.store.meanwhile = None
+    assert await partition.feed("b", first=8) == [8]
+
+
+async def test_a_replay_that_began_while_redis_was_away_is_not_learned_again_when_it_is_back():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("a" * 40)
+    await before.save()
+    store.away = True
+    after = Partition(store)  # the offsets had not been committed
+    await after.feed("a" * 4)
+    store.away = False
+    assert await after.feed("a" * 38, first=4) == [40, 41]
+    assert after.streams["a"].threshold.observations == 40
+    assert after.streams["a"].offset == 41
+    undisturbed = Partition(FaultyStore())
+    await undisturbed.feed("a" * 42)
+    assert after.streams["a"].threshold.to_bytes() == undisturbed.streams["a"].threshold.to_bytes()
+
+
+async def test_what_was_in_hand_when_redis_came_back_leaves_the_window_that_was_saved():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("a" * 10)
+    await before.save()
+    store.away = True
+    after = Partition(store)
+    early = await after.read("a" * 12)
+    store.away = False
+    late = await after.read("a" * 2, first=12)
+    after.judge(early)
+    after.judge(late)
+    await after.save()
+    undisturbed = Partition(FaultyStore())
+    await undisturbed.feed("a" * 12)
+    await undisturbed.feed("aa", first=12)
+    await undisturbed.save()
+    assert store.states["a"].offset == 13
+    assert store.states["a"].threshold == undisturbed.store.states["a"].threshold
+    assert store.states["a"].tail == undisturbed.store.states["a"].tail
+
+
+async def test_after_a_flush_what_is_here_is_saved_again_and_what_left_is_to_be_read_again():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 2})
+    await partition.feed("aaabbbccc")
+    await partition.save()
+    assert not await partition.streams.are_lost()
+    before = counted("states_lost", topic=TP.topic)
+    partition.store.flush()
+    await partition.feed("c", first=9)
+    assert await partition.save() == ["c"]
+    assert counted("states_lost", topic=TP.topic) == before + 1
+    assert partition.store.held is None  # it must not say that all is there before it is
+    assert await partition.streams.are_lost()
+    assert not await partition.streams.are_lost()
+    assert await partition.recall("aaabbbccc") == 0  # there is no room for a
+    assert await partition.save() == ["b", "c"]
+    assert await partition.save() == []
+    assert not await partition.streams.are_lost()
+    after = Partition(partition.store, start=10)
+    assert not await after.streams.are_lost()
+    assert await after.feed("b", first=10) == [10]
+    assert after.streams["b"].threshold.observations == 2
+
+
+async def test_a_stream_that_comes_back_after_a_flush_is_said_to_be_lost_and_its_window_is_read_again():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 2})
+    await partition.feed("aaabbbccc")
+    await partition.save()
+    assert "a" not in partition.streams
+    partition.store.flush()
+    before = counted("streams_lost")
+    chunk = chunk_of(raw(np.zeros(1, np.float32), key=b"a"), first=9)
+    decoded = partition.decoder.decode(chunk)
+    await partition.streams.ensure(decoded)
+    assert counted("streams_lost") == before + 1
+    assert await partition.streams.are_lost()
+    await partition.recall("aaabbbccc")
+    taken = partition.streams.take(chunk, decoded)
+    assert taken.rows.index.tolist() == [0]
+    assert partition.streams["a"].threshold.observations == 0
+
+
+async def test_a_single_state_that_redis_has_dropped_is_said_to_be_lost_and_nothing_is_read_again():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 1})
+    await partition.feed("aaab")
+    await partition.save()
+    del partition.store.states["a"]
+    before = counted("streams_lost")
+    assert await partition.feed("a", first=4) == []
+    assert counted("streams_lost") == before + 1
+    assert not await partition.streams.are_lost()
+
+
+async def test_an_observation_at_a_wrong_time_is_refused_with_the_reason_and_noted_as_seen():
+    partition = Partition(FaultyStore(), sequence={"lateness": 5.0})
+    records = [json('{"data": [1.0], "timestamp": "2026-01-01T00:01:00Z"}', key=b"a"),
+               json('{"data": [1.0], "timestamp": "2026-01-01T00:00:00Z"}', key=b"a")]  # fmt: skip
+    for record in records:
+        record.timestamp = 1_800_000_000_000
+    chunk = chunk_of(*records)
+    decoded = partition.decoder.decode(chunk)
+    await partition.streams.ensure(decoded)
+    taken = partition.streams.take(chunk, decoded)
+    (rejected,) = taken.rejected
+    assert rejected.index == 1
+    assert str(rejected.error).startswith("late: the observation is of 2026-01-01T00:00:00.000Z")
+    assert taken.learned == {"a": 1}
 
 
 @pytest.mark.parametrize("cut", range(1, 9))
