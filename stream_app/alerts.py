@@ -1,20 +1,17 @@
-"""What becomes of an anomalous record: its episode, how severe it is, and where in the record the anomaly lies."""
+"""What an alert says of its record: where in it the anomaly lies; and how an alert fits into a message."""
 
 from __future__ import annotations
 
 import base64
 import io
-import struct
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from stream_app.errors import LimitError
-from stream_app.events import Alert, Contribution, EpisodeState, ImageEvidence, SequenceEvidence, encode
+from stream_app.events import Alert, Contribution, ImageEvidence, SequenceEvidence, encode
 from stream_app.records import Kind
-from stream_app.settings import AlertSettings
 
 HEAT_MAP_SIDE = 64  # pixels
 REGION_SHARE = 0.5  # of the peak: what the worst region is made of
@@ -23,90 +20,6 @@ MAX_CONTRIBUTIONS = 4096  # steps × features that are told one by one
 TOP_CONTRIBUTIONS = 20
 
 _ENVELOPE_BYTES = 2048  # what a message's key, headers and frame may take beside its value
-_EPISODE = struct.Struct("<B?I16s")
-_VERSION = 1
-_NO_ID = bytes(16)
-
-
-def severity(score: float, threshold: float) -> int:
-    """0 up to the threshold; each step of 1 of the score above it (ten times rarer) halves the distance to 100."""
-    excess = max(score - threshold, 0.0)
-    return int(100.0 * (1.0 - 2.0**-excess))
-
-
-class Transition(NamedTuple):
-    """What a record does to its stream's episode."""
-
-    episode_id: str
-    state: EpisodeState
-
-
-class Episode:
-    """Anomalous records of one stream that belong together: until `close_after` normal ones follow in a row.
-
-    An episode's id is that of the event that opened it.
-    """
-
-    __slots__ = ("_close_after", "_id", "_open", "_quiet")
-
-    def __init__(self, settings: AlertSettings) -> None:
-        self._close_after = settings.close_after
-        self._id = ""  # of the open episode, or of the last one
-        self._open = False
-        self._quiet = 0  # normal records since the last anomalous one
-
-    @property
-    def id(self) -> str | None:
-        """The open episode's; None between episodes."""
-        return self._id if self._open else None
-
-    def advance(self, is_anomaly: bool, event_id: str) -> Transition | None:
-        """Takes in the stream's next record. None when there is nothing to tell: normal, and no episode ends."""
-        if is_anomaly:
-            self._quiet = 0
-            if self._open:
-                return Transition(self._id, EpisodeState.UPDATE)
-            self._open, self._id = True, event_id
-            return Transition(event_id, EpisodeState.OPEN)
-        if not self._open:
-            return None
-        self._quiet += 1
-        if self._quiet < self._close_after:
-            return None
-        self._open = False
-        return Transition(self._id, EpisodeState.CLOSE)
-
-    def repeat(self, is_anomaly: bool, event_id: str) -> Transition | None:
-        """What to tell of a record that was taken in before (a replay); the episode stays as it is.
-
-        The record is put into the newest episode. That an episode closed isn't told again: it was acknowledged before
-        the state that knows of it was saved.
-        """
-        if not is_anomaly:
-            return None
-        if not self._id or event_id == self._id:
-            return Transition(event_id, EpisodeState.OPEN)
-        return Transition(self._id, EpisodeState.UPDATE)
-
-    def to_bytes(self) -> bytes:
-        """The state, 22 bytes."""
-        return _EPISODE.pack(_VERSION, self._open, self._quiet, bytes.fromhex(self._id))
-
-    @classmethod
-    def from_bytes(cls, data: bytes, settings: AlertSettings) -> Episode:
-        """Continues where `to_bytes` stopped. Raises ValueError for anything else."""
-        try:
-            version, is_open, quiet, identity = _EPISODE.unpack(data)
-        except struct.error as error:
-            msg = f"not a stream's episode: {error}"
-            raise ValueError(msg) from error
-        if version != _VERSION:
-            msg = f"not a stream's episode: it has version {version}, this release reads {_VERSION}"
-            raise ValueError(msg)
-        episode = cls(settings)
-        episode._open, episode._quiet = is_open, quiet
-        episode._id = "" if identity == _NO_ID else identity.hex()
-        return episode
 
 
 def evidence_of(kind: Kind, contributions: NDArray[np.floating]) -> ImageEvidence | SequenceEvidence:

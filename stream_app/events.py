@@ -1,4 +1,4 @@
-"""What the product publishes: the one definition of scored events and alerts, and of their JSON Schema.
+"""What is published beside records: the one definition of scored events, alerts and labels, and of their JSON Schema.
 
 The schemas in `stream_app/schemas/` are made from this file by
 
@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from stream_app.records import Kind
 
@@ -48,6 +48,7 @@ class EpisodeState(StrEnum):
     OPEN = "open"
     UPDATE = "update"
     CLOSE = "close"
+    SHIFT = "shift"
 
 
 class _Part(BaseModel):
@@ -73,12 +74,25 @@ class ModelRef(_Part):
 
 
 class PolicyRef(_Part):
-    """How the threshold came about."""
+    """How the threshold came about. A stream that nothing is known of starts cold: `warm` is false."""
 
     name: str = Field(description="threshold policy")
     target_rate: Annotated[float, Field(gt=0, lt=1)] = Field(description="share of normal records that may alert")
     observations: Index = Field(description="scores of this stream that the threshold has learned from")
-    warm: bool = Field(description="false while the stream's own scores are still blended with the model's calibration")
+    min_observations: Annotated[int, Field(ge=1)] = Field(
+        description="scores from which on the threshold is the stream's own: below it is blended, by the share of them "
+        "that there are, with the model's calibration, which alone decides at 0"
+    )
+    warm: bool = Field(
+        description="false while the threshold is blended, the cold start; true from min_observations on, and after a "
+        "lasting shift"
+    )
+    labels: Index = Field(
+        default=0, description="people's labels of this stream's records that the threshold heeds, of whatever model"
+    )
+    shift: Finite = Field(
+        default=0.0, description="by how much they have moved the threshold from the one that was learned"
+    )
 
 
 class ScoreEvent(_Part):
@@ -152,20 +166,113 @@ class SequenceEvidence(_Part):
     )
 
 
-class Alert(ScoreEvent):
-    """A scored record that crossed its threshold, or that ends an episode."""
+class EpisodeRef(_Part):
+    """What the episode has come to with this record."""
 
-    episode_id: EventId | None = Field(description="id of the alert that opened the episode; null outside of episodes")
-    state: EpisodeState | None = Field(
-        description="open, update (crossings) or close (the normal record that ends it); "
-        "null for a record that is only published because all are"
+    since: Timestamp = Field(description="event time of its first anomalous record; RFC 3339, UTC, milliseconds")
+    anomalous: Annotated[int, Field(ge=1)] = Field(description="its anomalous records so far")
+    worst_score: NotNegative = Field(description="the highest score among them")
+    severity: Annotated[int, Field(ge=0, le=100)] = Field(
+        description="grows with the worst score and with the length: as `severity`, of the largest excess over the "
+        "threshold plus log10 of the anomalous records"
     )
+
+
+class Alert(ScoreEvent):
+    """What is told of an episode, with the record that it is told at."""
+
+    episode_id: EventId | None = Field(
+        description="id of the event that the episode opened with; null outside of episodes"
+    )
+    state: EpisodeState | None = Field(
+        description="open; update (it has grown, or began again after its close); close (the normal record that ends "
+        "it); shift (the anomalous record that ends it: the stream has changed for good, and its threshold is learned "
+        "anew from the episode's records); null for a record that is only published because all are"
+    )
+    episode: EpisodeRef | None = Field(description="what the episode has come to; null where episode_id is")
     evidence: ImageEvidence | SequenceEvidence | None = Field(
         description="where the anomaly is; null when off, for normal records, and where it makes the message too large"
     )
 
 
-SCHEMAS: dict[str, type[BaseModel]] = {"alert.schema.json": Alert, "score.schema.json": ScoreEvent}
+class UpdateAction(StrEnum):
+    """What happened to a version."""
+
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    SHADOW = "shadow"
+    UNSHADOW = "unshadow"
+
+
+class ModelUpdate(_Part):
+    """A version that came into service, or that scores beside the one in service from now on, or no longer.
+
+    The message's key is the detector, or DETECTOR/shadow.
+    """
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this layout")
+    detector: str = Field(description="detector that it is about")
+    version: str = Field(description="version of the detector in the registry")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the version's weights")
+    action: UpdateAction = Field(
+        description="promote or rollback: in service now; shadow: scores beside the version in service, and nothing of "
+        "it is published; unshadow: no longer"
+    )
+    at: Timestamp = Field(description="when it happened; RFC 3339, UTC, milliseconds")
+    by: str = Field(default="", description="who did it")
+    reason: str = Field(default="", description="why, for people")
+
+
+class LabelKind(StrEnum):
+    """What somebody says that a record was. None takes back what was said before."""
+
+    NORMAL = "normal"
+    ANOMALY = "anomaly"
+    NONE = "none"
+
+
+class Label(_Part):
+    """What somebody says that a record was. The message's key is the stream; of one record, the newest label holds."""
+
+    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="version of this layout")
+    id: EventId = Field(description="of the record's event or alert: hash of detector, topic, partition and offset")
+    detector: str = Field(description="detector that scores the record's topic: the event's model.name")
+    topic: str = Field(description="topic of the record")
+    partition: Index = Field(description="its partition")
+    offset: Index = Field(description="its offset in the partition")
+    stream: str = Field(description="the record's stream")
+    label: LabelKind = Field(description="normal, anomaly, or none: takes back what was said before")
+    score: NotNegative | None = Field(
+        default=None,
+        description="the event's score, whichever model gave it: scores are calibrated, and mean the same for all; "
+        "null where it isn't known, and then the label does nothing to the threshold",
+    )
+    threshold: NotNegative | None = Field(default=None, description="the event's threshold; null where it isn't known")
+    at: Timestamp = Field(description="when it was said; RFC 3339, UTC, milliseconds")
+    by: Annotated[str, Field(max_length=256)] = Field(default="", description="who said it")
+    note: Annotated[str, Field(max_length=4096)] = Field(default="", description="why, for people")
+
+    @field_validator("at")
+    @classmethod
+    def _is_a_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
+
+    @model_validator(mode="after")
+    def _is_the_records_id(self) -> Label:
+        wanted = event_id(self.detector, self.topic, self.partition, self.offset)
+        if self.id != wanted:
+            msg = f"id {self.id} is not that of detector, topic, partition and offset, which is {wanted}"
+            raise ValueError(msg)
+        return self
+
+
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "alert.schema.json": Alert,
+    "label.schema.json": Label,
+    "model-update.schema.json": ModelUpdate,
+    "score.schema.json": ScoreEvent,
+}
 
 
 def event_id(detector: str, topic: str, partition: int, offset: int) -> str:
@@ -184,7 +291,7 @@ def rfc3339(seconds: float) -> str:
     return datetime.fromtimestamp(within, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def encode(event: ScoreEvent) -> bytes:
+def encode(event: BaseModel) -> bytes:
     """The event as UTF-8 JSON, without blanks, in the order of its fields."""
     return event.model_dump_json().encode()
 

@@ -10,8 +10,12 @@ Ertl 2019) of what was judged normal:
   raise it, and let more of their kind in.
 
 The tail decides, and may exceed what the body says by a fixed part only. Both are fitted as truncated samples
-(`stream_app.pareto`), for what is judged anomalous is never learned. A run of `shift_after` anomalous scores means that
-the stream itself has changed for good: the threshold forgets and learns from that run.
+(`stream_app.pareto`), for what is judged anomalous is never learned, with one way out. A run of `shift_after` mostly
+anomalous scores means that the stream itself has changed for good, and not that an incident goes on: the threshold
+forgets, and learns from that run. Normal scores within a run are held back with it. Were the lower scores of a stream
+that has shifted learned alone, the threshold would follow them up and down, and no run would ever last.
+
+People's labels move the threshold in force away from the learned one (`stream_app.corrections`), and teach it nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import math
 import struct
 import zlib
 from array import array
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +32,7 @@ from datasketches import tdigest_float
 from numpy.typing import NDArray
 
 from stream_app import pareto
+from stream_app.corrections import Correction, Mark, correct
 from stream_app.pace import Pace
 from stream_app.settings import ThresholdSettings, target_rate
 
@@ -42,17 +48,25 @@ _TAIL_SHARE, _TAIL_SHAPE_DEVIATION = 0.05, 0.1
 _TAIL_OVER_BODY = 0.15  # of the body's extrapolation
 _FLOOR = 0.25  # of the seed: no budget calls a record anomalous that scores below the rate's fourth root
 _LEAST_RISE = 0.05  # of the seed, above the bulk of the scores: a stream of equal scores has no tail of its own
+_NORMAL_IN_A_ROW = 10  # end a run, however long it was: an incident that is over is no shift
 
-_VERSION = 1
-_HEAD = struct.Struct("<BddddddQIQ?5I")  # version, numbers as in to_bytes, lengths of the parts that follow
+_CELL_EDGES = np.linspace(0.0, 1.0, pareto.CELLS + 1)
+
+_VERSION = 3
+_HEAD = struct.Struct("<BddddddQIQ?QddQQI5I")  # version, numbers as in to_bytes, lengths of the parts that follow
 _CHECKSUM = struct.Struct("<I")
 
 
 class Judgement(NamedTuple):
-    """What a score was held against, and whether it is above."""
+    """What a score was held against, whether it is above, and whether the stream has shifted for good with it.
+
+    `normal_up_to` is the highest score that people have called normal, and a little; -inf where they have not.
+    """
 
     threshold: float
     is_anomaly: bool
+    shifted: bool = False
+    normal_up_to: float = -math.inf
 
 
 class StreamThreshold:
@@ -65,17 +79,26 @@ class StreamThreshold:
 
     NAME = "rolling-pot"
 
-    __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_observations", "_old", "_pace", "_rate", "_run",
-                 "_settings", "_shifted", "_value", "_young")  # fmt: skip
+    __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_in_force", "_lead", "_marks", "_max_shift",
+                 "_model", "_observations", "_old", "_pace", "_rate", "_run", "_run_anomalous", "_run_length",
+                 "_run_normal", "_run_start", "_settings", "_shifted", "_value", "_young")  # fmt: skip
 
     def __init__(self, settings: ThresholdSettings) -> None:
         self._settings = settings
         self._rate = settings.target_rate
-        self._value = self._seed
+        self._value = self._seed  # as learned
+        self._in_force = Correction(self._value, 0, -math.inf)
+        self._marks: tuple[Mark, ...] = ()
+        self._max_shift = 0.0
         self._pace = Pace() if settings.alerts_per_day is not None else None
         self._block = array("f")
         self._block_size = _LEAST_BLOCK
-        self._run = array("f")
+        self._end_run()
+        self._model = 0
+        self._lead = 0.0  # over the seed, of where learning begins
+        self._forget()
+
+    def _forget(self) -> None:
         self._observations = 0
         self._shifted = False
         self._capacity = _FIRST_GENERATION
@@ -86,7 +109,17 @@ class StreamThreshold:
     @property
     def value(self) -> float:
         """The threshold in force for the next score: finite, > 0, on the scale of the scores."""
-        return self._value
+        return self._in_force.threshold
+
+    @property
+    def shift(self) -> float:
+        """By how much labels have moved the threshold in force from the learned one."""
+        return self._in_force.threshold - self._value
+
+    @property
+    def labels(self) -> int:
+        """Labels that the threshold in force heeds."""
+        return self._in_force.labels
 
     @property
     def rate(self) -> float:
@@ -100,31 +133,65 @@ class StreamThreshold:
 
     @property
     def warm(self) -> bool:
-        """Whether the stream's own scores count in full."""
+        """Whether the stream's own scores count in full; False for a new stream, the cold start."""
         return self._shifted or self._observations >= self._settings.min_observations
 
-    def judge(self, score: float, time: float) -> Judgement:
-        """Judges a score, in [0, inf), by the threshold in force, then learns it unless it is anomalous.
+    @property
+    def model(self) -> int:
+        """The version that its last scores are by, as `follow` was told; 0 before."""
+        return self._model
 
-        `time` is the record's event time in seconds. Raises ValueError for a score that is negative or not finite.
+    def follow(self, model: int) -> None:
+        """Says that the next scores are by another version (any number but 0 that tells versions apart).
+
+        The threshold stays where it is, as scores mean the same whoever gives them. But what a version finds usual in
+        a stream that has drifted away from it is another's to learn anew: within `min_observations` scores the
+        threshold goes over to what the stream's scores by the new version say.
+        """
+        if self._model:
+            self._lead = self._value - self._seed
+            self._block = array("f")
+            self._block_size = _LEAST_BLOCK
+            self._end_run()
+            self._forget()
+        self._model = model
+
+    def heed(self, marks: Sequence[Mark], max_shift: float) -> None:
+        """Takes the labelled scores of the stream, oldest label first, in place of those it had.
+
+        They move the threshold in force by at most `max_shift` from the learned one, now and after each refresh. They
+        are no part of the state that is saved: whoever goes on from it is given them again.
+        """
+        self._ceilings = self._ceilings_now()
+        self._marks, self._max_shift = tuple(marks), max_shift
+        self._correct()
+
+    def judge(self, score: float, time: float) -> Judgement:
+        """Judges a score, in [0, inf), by the threshold in force, then learns it unless it belongs to a run.
+
+        A run begins with an anomalous score and is learned as a whole, with the anomalous score that makes it a lasting
+        shift, or not at all. `time` is the record's event time in seconds. Raises ValueError for a score that is
+        negative or not finite.
         """
         if not 0.0 <= score < math.inf:
             msg = f"a score must be finite and not negative, this one is {score}"
             raise ValueError(msg)
         if self._pace is not None:
             self._pace.observe(time)
-        threshold = self._value
+        threshold, _, normal_up_to = self._in_force
         if score > threshold:
-            self._run.append(min(score, MAX_SCORE))
-            if len(self._run) >= self._settings.shift_after:
+            self._extend_run(score, time, is_anomaly=True)
+            shifted = self._is_lasting(time)
+            if shifted:
                 self._relearn()
-            return Judgement(threshold, True)
+            return Judgement(threshold, True, shifted, normal_up_to)
         if self._run:
-            self._run = array("f")
-        self._block.append(score)
-        if len(self._block) >= self._block_size:
-            self._refresh()
-        return Judgement(threshold, False)
+            self._extend_run(score, time, is_anomaly=False)
+        if not self._run:
+            self._block.append(score)
+            if len(self._block) >= self._block_size:
+                self._refresh()
+        return Judgement(threshold, False, False, normal_up_to)
 
     def judge_many(
         self, scores: NDArray[np.floating], times: NDArray[np.floating]
@@ -136,17 +203,17 @@ class StreamThreshold:
         while at < len(scores):
             part = scores[at : at + self._block_size - len(self._block)]
             end = at + len(part)
-            if self._pace is None and float(part.min()) >= 0.0 and float(part.max()) <= self._value:
-                thresholds[at:end] = self._value
+            is_plain = self._pace is None and not self._run
+            if is_plain and float(part.min()) >= 0.0 and float(part.max()) <= self.value:
+                thresholds[at:end] = self.value
                 self._learn_normal(part)
             else:
                 for index in range(at, end):
-                    thresholds[index], anomalies[index] = self.judge(float(scores[index]), float(times[index]))
+                    thresholds[index], anomalies[index], *_ = self.judge(float(scores[index]), float(times[index]))
             at = end
         return thresholds, anomalies
 
     def _learn_normal(self, scores: NDArray[np.floating]) -> None:
-        self._run = array("f")
         self._block.frombytes(scores.astype(np.float32).tobytes())
         if len(self._block) >= self._block_size:
             self._refresh()
@@ -155,14 +222,38 @@ class StreamThreshold:
     def _seed(self) -> float:
         return -math.log10(self._rate)
 
+    def _end_run(self) -> None:
+        self._run = array("f")  # its newest scores, the normal ones among them
+        self._run_start = 0.0  # event time of its first
+        self._run_length, self._run_anomalous = 0, 0
+        self._run_normal = 0  # since its last anomalous one
+
+    def _extend_run(self, score: float, time: float, is_anomaly: bool) -> None:
+        if not self._run:
+            self._run_start = time
+        self._run.append(min(score, MAX_SCORE))
+        self._run_length += 1
+        self._run_anomalous += is_anomaly
+        self._run_normal = 0 if is_anomaly else self._run_normal + 1
+        is_over = self._run_anomalous < self._settings.shift_share * self._run_length
+        if is_over or self._run_normal >= _NORMAL_IN_A_ROW:
+            self._end_run()
+        elif len(self._run) >= 2 * self._settings.shift_after:  # one that waits for `shift_after_seconds`
+            del self._run[: -self._settings.shift_after]
+
+    def _is_lasting(self, time: float) -> bool:
+        seconds = self._settings.shift_after_seconds
+        return self._run_length >= self._settings.shift_after and (seconds is None or time - self._run_start >= seconds)
+
     def _relearn(self) -> None:
-        self._block, self._run = self._run, array("f")
+        self._block = self._run[-self._settings.shift_after :]
+        self._end_run()
         self._young = self._old = None
         self._ceilings = (math.inf, math.inf)
         self._capacity = _FIRST_GENERATION
         self._observations = 0
         self._shifted = True
-        self._value = max(self._block)  # nothing of the run was left out
+        self._in_force = Correction(max(self._block), 0, -math.inf)  # nothing of the run was left out
         self._refresh()
 
     def _refresh(self) -> None:
@@ -171,7 +262,7 @@ class StreamThreshold:
             self._young = tdigest_float(_SKETCH_K)
         self._young.update(np.frombuffer(self._block, np.float32))
         self._young.compress()  # else reading or writing the state would, and its bytes depend on when
-        self._ceilings = (min(self._ceilings[0], self._value), self._ceilings[1])
+        self._ceilings = self._ceilings_now()
         self._observations += len(self._block)
         self._block = array("f")
         self._block_size = min(max(self._observations // 4, _LEAST_BLOCK), _LARGEST_BLOCK)
@@ -190,11 +281,21 @@ class StreamThreshold:
 
     def _set_value(self) -> None:
         self._rate = target_rate(self._settings, self._pace.per_second if self._pace else None)
-        seed = self._seed
-        own = self._own_quantile() if self._observations else seed
+        start = self._seed + self._lead
+        own = self._own_quantile() if self._observations else start
         # Linear in -log10 p: the geometric mean of what both sides take for the false-alarm rate.
         share = 1.0 if self.warm else self._observations / self._settings.min_observations
-        self._value = min(max(seed + share * (own - seed), _FLOOR * seed), MAX_SCORE)
+        self._value = min(max(start + share * (own - start), _FLOOR * self._seed), MAX_SCORE)
+        self._correct()
+
+    def _correct(self) -> None:
+        corrected = correct(self._value, self._marks, self._max_shift, _FLOOR * self._seed)
+        self._in_force = corrected._replace(threshold=min(corrected.threshold, MAX_SCORE))
+
+    def _ceilings_now(self) -> tuple[float, float]:
+        """The ceilings, with the threshold under which the block, if there is one, is being learned."""
+        young, old = self._ceilings
+        return (min(young, self.value), old) if self._block else (young, old)
 
     def _own_quantile(self) -> float:
         """The score that a share `rate` of the stream's normal records exceeds."""
@@ -215,7 +316,7 @@ class StreamThreshold:
             share /= 2.0
             start = scores.get_quantile(below * (1.0 - share))
         width = max(ceiling - start, 1e-3 + 1e-4 * start)  # cells that float32 tells apart
-        edges = start + np.linspace(0.0, width, pareto.CELLS + 1)
+        edges = start + width * _CELL_EDGES
         ranks = np.array(scores.get_cdf(edges.tolist())[:-1])  # (CELLS + 1,)
         counts = np.diff(ranks) * scores.get_total_weight()
         above_start = (ranks[-1] - ranks[0]) / ranks[-1]
@@ -245,11 +346,17 @@ class StreamThreshold:
             self._settings.alerts_per_day or 0.0,
             self._rate,
             self._value,
-            *self._ceilings,
+            *self._ceilings_now(),
             self._observations,
             self._block_size,
             self._capacity,
             self._shifted,
+            self._model,
+            self._lead,
+            self._run_start,
+            self._run_length,
+            self._run_anomalous,
+            self._run_normal,
             *map(len, parts),
         )
         state = b"".join((head, *parts))
@@ -283,9 +390,10 @@ class StreamThreshold:
             raise ValueError(msg)
         _, target, alerts_per_day, self._rate, self._value, young_ceiling, old_ceiling = head[:7]
         self._ceilings = (young_ceiling, old_ceiling)
-        self._observations, self._block_size, self._capacity, self._shifted = head[7:11]
+        self._observations, self._block_size, self._capacity, self._shifted, self._model, self._lead = head[7:13]
+        self._run_start, self._run_length, self._run_anomalous, self._run_normal = head[13:17]
         parts, at = [], _HEAD.size
-        for length in head[11:]:
+        for length in head[17:]:
             parts.append(state[at : at + length])
             at += length
         if at != len(state):
@@ -297,9 +405,9 @@ class StreamThreshold:
         self._old = tdigest_float.deserialize(old) if old else None
         if pace and self._pace is not None:
             self._pace = Pace.from_bytes(pace)
+        self._correct()
         return target, alerts_per_day
 
     def _change_budget(self) -> None:
-        if self._block:
-            self._ceilings = (min(self._ceilings[0], self._value), self._ceilings[1])
+        self._ceilings = self._ceilings_now()
         self._set_value()

@@ -1,13 +1,10 @@
 import base64
 import io
 import json
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from PIL import Image
 
@@ -15,18 +12,16 @@ from stream_app.alerts import (
     HEAT_MAP_SIDE,
     MAX_CONTRIBUTIONS,
     MAX_ENTRIES,
-    Episode,
-    Transition,
     evidence_of,
     fit,
     image_evidence,
     sequence_evidence,
-    severity,
 )
 from stream_app.errors import LimitError
 from stream_app.events import (
     SCHEMA_FOLDER,
     Alert,
+    EpisodeRef,
     EpisodeState,
     ImageEvidence,
     ModelRef,
@@ -36,126 +31,32 @@ from stream_app.events import (
     event_id,
 )
 from stream_app.records import Kind
-from stream_app.settings import AlertSettings
 
-OPEN, UPDATE, CLOSE = EpisodeState.OPEN, EpisodeState.UPDATE, EpisodeState.CLOSE
-IDS = [event_id("images", "records.images", 0, offset) for offset in range(200)]
+ID = event_id("images", "records.images", 0, 0)
 
 
 def make_alert(evidence: ImageEvidence | SequenceEvidence | None, stream: str = "camera") -> Alert:
     return Alert(
-        id=IDS[0],
+        id=ID,
         stream=stream,
         kind=Kind.IMAGE,
         is_anomaly=True,
         score=4.0,
         threshold=3.0,
-        severity=severity(4.0, 3.0),
+        severity=50,
         record=RecordRef(
             topic="records.images", partition=0, offset=0, timestamp="2026-01-01T00:00:00.000Z", id="order 66"
         ),
         model=ModelRef(name="images", version="1", sha256="0" * 64),
-        policy=PolicyRef(name="rolling-pot", target_rate=1e-3, observations=500, warm=True),
+        policy=PolicyRef(name="rolling-pot", target_rate=1e-3, observations=500, min_observations=500, warm=True),
         raw={"latent": 0.5},
         degraded=False,
         scored_at="2026-01-01T00:00:00.250Z",
-        episode_id=IDS[0],
-        state=OPEN,
+        episode_id=ID,
+        state=EpisodeState.OPEN,
+        episode=EpisodeRef(since="2026-01-01T00:00:00.000Z", anomalous=1, worst_score=4.0, severity=50),
         evidence=evidence,
     )
-
-
-def run(episode: Episode, anomalies: str) -> list[tuple[int, Transition]]:
-    """Advances over one character a record, `x` the anomalous ones; what was told, by the record's place."""
-    told = [(at, episode.advance(mark == "x", IDS[at])) for at, mark in enumerate(anomalies)]
-    return [(at, transition) for at, transition in told if transition is not None]
-
-
-def test_severity_halves_its_distance_to_100_with_each_step_above_the_threshold() -> None:
-    assert [severity(score, 3.0) for score in (0.0, 3.0, 4.0, 5.0, 6.0, 1e9)] == [0, 0, 50, 75, 87, 100]
-
-
-@given(st.lists(st.floats(0.0, 1e6), min_size=2).map(sorted), st.floats(0.0, 1e6))
-def test_severity_rises_with_the_score_and_falls_with_the_threshold(scores: list[float], threshold: float) -> None:
-    for low, high in pairwise(scores):
-        assert 0 <= severity(low, threshold) <= severity(high, threshold) <= 100
-        assert severity(threshold, high) <= severity(threshold, low)
-
-
-def test_every_crossing_is_told_and_enough_normal_records_in_a_row_close() -> None:
-    told = run(Episode(AlertSettings(close_after=3)), "..x.x..x...x..")
-
-    assert told == [
-        (2, Transition(IDS[2], OPEN)),
-        (4, Transition(IDS[2], UPDATE)),
-        (7, Transition(IDS[2], UPDATE)),
-        (10, Transition(IDS[2], CLOSE)),
-        (11, Transition(IDS[11], OPEN)),
-    ]
-
-
-@given(st.text(alphabet="x.", max_size=200), st.integers(1, 5), st.integers(0, 200))
-def test_an_episode_saved_and_read_back_goes_on_as_if_it_had_not_been(marks: str, close_after: int, cut: int) -> None:
-    policy = AlertSettings(close_after=close_after)
-    whole = run(Episode(policy), marks)
-
-    episode, told = Episode(policy), []
-    for at, mark in enumerate(marks):
-        if at == cut:
-            episode = Episode.from_bytes(episode.to_bytes(), policy)
-        transition = episode.advance(mark == "x", IDS[at])
-        if transition is not None:
-            told.append((at, transition))
-
-    assert told == whole
-
-
-@given(st.text(alphabet="x.", max_size=200), st.integers(1, 5))
-def test_episodes_open_first_close_last_and_tell_every_crossing(marks: str, close_after: int) -> None:
-    told = run(Episode(AlertSettings(close_after=close_after)), marks)
-
-    assert [at for at, transition in told if transition.state is not CLOSE] == [
-        at for at, mark in enumerate(marks) if mark == "x"
-    ]
-    by_episode: dict[str, list[EpisodeState]] = {}
-    for _, transition in told:
-        by_episode.setdefault(transition.episode_id, []).append(transition.state)
-    for number, states in enumerate(by_episode.values()):
-        assert states[0] is OPEN
-        assert OPEN not in states[1:]
-        assert CLOSE not in states[:-1]
-        assert states[-1] is CLOSE or number == len(by_episode) - 1
-
-
-def test_an_open_episode_has_an_id_and_a_closed_one_has_none() -> None:
-    episode = Episode(AlertSettings(close_after=1))
-    episode.advance(True, IDS[0])
-    opened = episode.id
-    episode.advance(False, IDS[1])
-
-    assert (opened, episode.id) == (IDS[0], None)
-
-
-@pytest.mark.parametrize("marks", ["x", "xx", "x.", "x...."])
-def test_a_replayed_crossing_is_told_with_its_episode_and_changes_nothing(marks: str) -> None:
-    episode = Episode(AlertSettings(close_after=3))
-    run(episode, marks)
-    before = episode.to_bytes()
-
-    assert episode.repeat(True, IDS[0]) == Transition(IDS[0], OPEN)
-    assert episode.repeat(True, IDS[1]) == Transition(IDS[0], UPDATE)
-    assert episode.repeat(False, IDS[2]) is None
-    assert episode.to_bytes() == before
-
-
-def test_a_replayed_crossing_of_an_unknown_episode_opens_one() -> None:
-    assert Episode(AlertSettings()).repeat(True, IDS[5]) == Transition(IDS[5], OPEN)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x01", b"\x02" + b"\0" * 21, b"\x01" + b"\0" * 22])
-def test_bytes_that_are_no_episode_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="episode"):
-        Episode.from_bytes(data, AlertSettings())
 
 
 def pixels(evidence: ImageEvidence) -> np.ndarray[Any, np.dtype[np.uint8]]:

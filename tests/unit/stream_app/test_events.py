@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from pydantic import ValidationError
 
-from stream_app.events import SCHEMA_FOLDER, SCHEMAS, Alert, ScoreEvent, encode, event_id, json_schema, rfc3339
+from stream_app.events import SCHEMA_FOLDER, SCHEMAS, Alert, Label, ScoreEvent, encode, event_id, json_schema, rfc3339
 
 EVENT: dict[str, Any] = {
     "id": event_id("images", "records.images", 0, 7),
@@ -26,7 +26,7 @@ EVENT: dict[str, Any] = {
         "id": None,
     },
     "model": {"name": "images", "version": "20260101", "sha256": "0" * 64},
-    "policy": {"name": "rolling-pot", "target_rate": 0.001, "observations": 12, "warm": False},
+    "policy": {"name": "rolling-pot", "target_rate": 0.001, "observations": 12, "min_observations": 500, "warm": False},
     "raw": {"latent": 0.25, "reconstruction": 1.5},
     "degraded": False,
     "scored_at": "2026-01-01T00:00:00.250Z",
@@ -39,7 +39,25 @@ SEQUENCE_EVIDENCE = {
     "top": [{"step": 0, "feature": 0, "value": 0.5}],
     "contributions": [[0.5], [0.25]],
 }
-ALERT: dict[str, Any] = EVENT | {"episode_id": EVENT["id"], "state": "open", "evidence": IMAGE_EVIDENCE}
+EPISODE = {"since": "2026-01-01T00:00:00.000Z", "anomalous": 1, "worst_score": 4.25, "severity": 58}
+ALERT: dict[str, Any] = EVENT | {
+    "episode_id": EVENT["id"],
+    "state": "open",
+    "episode": EPISODE,
+    "evidence": IMAGE_EVIDENCE,
+}
+LABEL: dict[str, Any] = {
+    "id": EVENT["id"],
+    "detector": "images",
+    "topic": "records.images",
+    "partition": 0,
+    "offset": 7,
+    "stream": EVENT["stream"],
+    "label": "normal",
+    "score": 4.25,
+    "threshold": 3.0,
+    "at": "2026-01-01T00:01:00.000Z",
+}
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -56,9 +74,12 @@ def test_schema_file_is_the_one_of_the_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("evidence", [IMAGE_EVIDENCE, SEQUENCE_EVIDENCE, None])
-@pytest.mark.parametrize("state", ["open", "update", "close", None])
-def test_an_encoded_alert_fits_its_schema_and_comes_back_the_same(evidence: object, state: object) -> None:
-    alert = Alert.model_validate(ALERT | {"evidence": evidence, "state": state})
+@pytest.mark.parametrize("state", ["open", "update", "close", "shift", None])
+@pytest.mark.parametrize("episode", [EPISODE, None])
+def test_an_encoded_alert_fits_its_schema_and_comes_back_the_same(
+    evidence: object, state: object, episode: object
+) -> None:
+    alert = Alert.model_validate(ALERT | {"evidence": evidence, "state": state, "episode": episode})
 
     data = encode(alert)
 
@@ -75,8 +96,26 @@ def test_an_encoded_score_fits_its_schema_and_comes_back_the_same() -> None:
     assert ScoreEvent.model_validate_json(data) == event
 
 
+@pytest.mark.parametrize("label", ["normal", "anomaly", "none"])
+@pytest.mark.parametrize("more", [{}, {"score": None, "threshold": None}, {"by": "somebody", "note": "a shadow"}])
+def test_an_encoded_label_fits_its_schema_and_comes_back_the_same(label: str, more: dict[str, Any]) -> None:
+    said = Label.model_validate(LABEL | {"label": label} | more)
+
+    data = encode(said)
+
+    validator("label.schema.json").validate(json.loads(data))
+    validator("label.schema.json").validate(LABEL | {"label": label} | more)
+    assert Label.model_validate_json(data) == said
+
+
+def test_an_event_from_before_labels_can_be_read() -> None:
+    policy = ScoreEvent.model_validate(EVENT).policy
+
+    assert (policy.labels, policy.shift) == (0, 0.0)
+
+
 def test_a_score_has_an_alerts_fields_without_episode_and_evidence() -> None:
-    assert set(Alert.model_fields) - set(ScoreEvent.model_fields) == {"episode_id", "state", "evidence"}
+    assert set(Alert.model_fields) - set(ScoreEvent.model_fields) == {"episode_id", "state", "episode", "evidence"}
 
 
 @pytest.mark.parametrize(

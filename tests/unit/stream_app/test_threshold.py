@@ -2,6 +2,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stream_app.corrections import Mark
 from stream_app.settings import ThresholdSettings
 from stream_app.threshold import MAX_SCORE, Judgement, StreamThreshold
 
@@ -96,13 +98,113 @@ def test_a_lasting_shift_is_relearned_from_its_own_scores() -> None:
     assert alarms[20_500:].mean() < 1.5e-3
 
 
-def test_one_normal_record_starts_the_count_to_a_shift_anew() -> None:
-    threshold = StreamThreshold(ThresholdSettings(shift_after=100))
-    for _ in range(20):
-        for score in [9.0] * 99 + [0.1]:
-            threshold.judge(score, 0.0)
+def shifts(threshold: StreamThreshold, scores: NDArray[np.floating], pace: float = 1.0) -> list[int]:
+    """Places of the scores with which the stream has shifted for good."""
+    return [at for at, score in enumerate(scores.tolist()) if threshold.judge(score, at / pace).shifted]
 
+
+def test_a_lasting_shift_is_recognised_once_and_ends_the_false_alarms() -> None:
+    scores = normal_scores(40_000, seed=17)
+    scores[20_000:] += 6.0
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+
+    assert shifts(threshold, scores) == [20_499]
+    assert threshold.warm
+    assert not threshold.judge(7.0, 0.0).is_anomaly
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_a_shifted_stream_whose_scores_straddle_the_threshold_gets_out(rate: float, share: float) -> None:
+    threshold = StreamThreshold(ThresholdSettings(target_rate=rate))
+    judge_all(threshold, normal_scores(20_000, seed=18))
+    straddling = normal_scores(10_000, seed=19) + threshold.value + math.log10(share)
+
+    (at,) = shifts(threshold, straddling)
+    assert 499 <= at < 1000
+    _, alarms = judge_all(threshold, normal_scores(20_000, seed=20) + straddling.min())
+    assert alarms.mean() < 2.0 * rate
+
+
+def test_another_version_moves_no_threshold_and_is_then_learned_from_its_own_scores() -> None:
+    threshold = StreamThreshold(ThresholdSettings())
+    threshold.follow(1)
+    judge_all(threshold, 2.0 * normal_scores(5000, 0))
+    drifted = threshold.value
+    assert drifted > 4.5
+    threshold.follow(2)
+    assert (threshold.value, threshold.observations, threshold.warm) == (drifted, 0, False)
+    threshold = StreamThreshold.from_bytes(threshold.to_bytes(), ThresholdSettings())
+    assert (threshold.value, threshold.model) == (drifted, 2)
+    judge_all(threshold, normal_scores(250, 1))
+    assert 3.0 < threshold.value < drifted
+    judge_all(threshold, normal_scores(2000, 2))
+    assert threshold.warm
+    assert 2.3 < threshold.value < 3.7
+
+
+def test_a_version_that_stays_for_moments_teaches_nothing() -> None:
+    threshold = StreamThreshold(ThresholdSettings())
+    for version in range(1, 100):
+        threshold.follow(version)
+        judge_all(threshold, normal_scores(20, version))
+    assert threshold.value == 3.0
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_after_a_swap_false_alarms_stay_near_the_budget(rate: float) -> None:
+    false_alarms = 0
+    for stream in range(10):
+        threshold = StreamThreshold(ThresholdSettings(target_rate=rate))
+        threshold.follow(1)
+        judge_all(threshold, normal_scores(3000, stream))
+        threshold.follow(2)
+        false_alarms += int(judge_all(threshold, normal_scores(10_000, 100 + stream))[1].sum())
+    assert 0.5 * rate <= false_alarms / 100_000 <= 1.5 * rate
+
+
+def test_an_incident_shorter_than_a_shift_is_not_learned() -> None:
+    scores = normal_scores(40_000, seed=21)
+    scores[20_000:20_499] += 6.0
+    scores[20_512] = 9.0  # a false alarm after its end, which is no part of it
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+
+    assert shifts(threshold, scores[:20_000]) == []
+    before = threshold.value
+    assert shifts(threshold, scores[20_000:21_000]) == []
+    assert threshold.value == pytest.approx(before, abs=0.5)
+
+
+def test_a_long_incident_that_is_over_is_no_shift_however_many_false_alarms_follow() -> None:
+    threshold = StreamThreshold(ThresholdSettings(shift_after=500))
+    over = ([0.1] * 12 + [9.0]) * 50
+
+    assert shifts(threshold, np.array([9.0] * 499 + over)) == []
+
+
+def test_incidents_with_normal_records_among_them_are_no_shift() -> None:
+    threshold = StreamThreshold(ThresholdSettings(shift_after=100, shift_share=0.9))
+
+    assert shifts(threshold, np.array(([9.0] * 8 + [0.1] * 2) * 1000)) == []
     assert threshold.value < 4.0
+
+
+def test_a_shift_may_have_to_last_for_a_time_too() -> None:
+    policy = ThresholdSettings(shift_after=100, shift_after_seconds=3600.0)
+
+    assert shifts(StreamThreshold(policy), np.full(10_000, 9.0), pace=1.0) == [3600]
+    assert shifts(StreamThreshold(policy), np.full(200, 9.0), pace=0.01) == [99]
+
+
+def test_a_shift_that_has_to_last_is_learned_from_its_newest_scores_and_takes_no_memory_while_it_waits() -> None:
+    threshold = StreamThreshold(ThresholdSettings(shift_after=100, shift_after_seconds=1e6))
+    scores = np.concatenate([np.full(50_000, 9.0), normal_scores(1000, seed=22) + 20.0])
+    judge_all(threshold, scores)
+
+    assert len(threshold.to_bytes()) < 1000
+    assert threshold.judge(21.0, 2e6).shifted
+    assert threshold.observations == 100
+    assert threshold.value > 20.0
 
 
 def test_after_a_long_incident_the_threshold_comes_back() -> None:
@@ -167,7 +269,7 @@ def test_a_threshold_is_finite_and_positive_whatever_comes(
 STREAM = np.concatenate([normal_scores(3000, seed=9), normal_scores(700, seed=10) + 5.0, normal_scores(2300, seed=11)])
 POLICIES = [
     ThresholdSettings(target_rate=1e-2, horizon=2000, shift_after=300),
-    ThresholdSettings(alerts_per_day=500.0, horizon=2000, shift_after=300),
+    ThresholdSettings(alerts_per_day=500.0, horizon=2000, shift_after=300, shift_after_seconds=300.0),
 ]
 ONE_BY_ONE = [
     [judged.judge(score, index * 0.5) for index, score in enumerate(STREAM.tolist())]
@@ -213,7 +315,7 @@ def test_a_state_is_small_and_comes_back_as_it_was() -> None:
     data = threshold.to_bytes()
     restored = StreamThreshold.from_bytes(data, policy)
 
-    assert len(new) < 150
+    assert len(new) < 160
     assert len(data) < 4096
     assert restored.to_bytes() == data
     assert (restored.value, restored.rate, restored.observations, restored.warm) == (
@@ -281,3 +383,94 @@ def test_a_streams_observations_and_warmth_tell_how_much_was_learned() -> None:
     assert not any(warm[:99])
     assert all(warm[130:])
     assert threshold.observations >= 198
+
+
+def normal(score: float) -> Mark:
+    return Mark(score, is_anomaly=False)
+
+
+def anomaly(score: float) -> Mark:
+    return Mark(score, is_anomaly=True)
+
+
+def test_labels_move_the_threshold_in_force_and_nothing_that_is_learned() -> None:
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3))
+
+    threshold.heed([normal(3.2)], 0.5)
+
+    assert not threshold.judge(3.2, 0.0).is_anomaly
+    assert threshold.judge(3.3, 0.0).is_anomaly
+    assert (threshold.value, threshold.shift, threshold.labels) == pytest.approx((3.21, 0.21, 1))
+    threshold.heed([anomaly(2.8)], 0.5)
+    assert threshold.judge(2.8, 0.0).is_anomaly
+    assert threshold.shift == pytest.approx(-0.21)
+    threshold.heed([normal(99.0)], 0.5)
+    assert threshold.value == pytest.approx(3.5)
+    threshold.heed([], 0.5)
+    assert (threshold.value, threshold.shift, threshold.labels) == pytest.approx((3.0, 0.0, 0))
+
+
+def test_a_judgement_says_up_to_where_people_called_it_normal() -> None:
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3))
+    assert threshold.judge(1.0, 0.0).normal_up_to == -math.inf
+
+    threshold.heed([normal(2.9)], 0.5)
+
+    assert threshold.judge(1.0, 0.0).normal_up_to == pytest.approx(2.91)
+
+
+@pytest.mark.parametrize("marks", [[normal(3.4)], [anomaly(2.6)], [normal(50.0)], [anomaly(0.0)]])
+@pytest.mark.parametrize("which", range(len(POLICIES)))
+def test_with_labels_too_it_does_not_matter_how_scores_are_cut_into_batches(which: int, marks: list[Mark]) -> None:
+    one, many = StreamThreshold(POLICIES[which]), StreamThreshold(POLICIES[which])
+    for threshold in (one, many):
+        threshold.heed(marks, 0.5)
+    scores, times = STREAM[:2500], np.arange(2500) * 0.5
+
+    singly = [one.judge(*each)[:2] for each in zip(scores.tolist(), times.tolist(), strict=True)]
+    thresholds, anomalies = many.judge_many(scores, times)
+
+    assert list(zip(thresholds.tolist(), anomalies.tolist(), strict=True)) == singly
+    assert one.to_bytes() == many.to_bytes()
+
+
+@given(st.lists(st.integers(0, 2500), max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_with_labels_too_the_state_may_be_saved_and_read_back_anywhere(cuts: list[int]) -> None:
+    policy, marks = POLICIES[0], [normal(3.4), anomaly(2.0)]
+    whole = StreamThreshold(policy)
+    whole.heed(marks, 0.5)
+    whole.judge_many(STREAM[:2500], np.arange(2500) * 0.5)
+    threshold = StreamThreshold(policy)
+    threshold.heed(marks, 0.5)
+    for begin, end in pairwise([0, *sorted(cuts), 2500]):
+        threshold.judge_many(STREAM[begin:end], np.arange(begin, end) * 0.5)
+        threshold = StreamThreshold.from_bytes(threshold.to_bytes(), policy)
+        threshold.heed(marks, 0.5)
+
+    assert threshold.to_bytes() == whole.to_bytes()
+    assert threshold.value == whole.value
+
+
+def test_after_a_label_was_taken_back_the_threshold_is_about_what_it_would_have_been() -> None:
+    scores = normal_scores(60_000, seed=23)
+    untouched, lowered = (StreamThreshold(ThresholdSettings(target_rate=1e-2)) for _ in range(2))
+    lowered.heed([anomaly(1.7)], 0.5)
+    for threshold in (untouched, lowered):
+        judge_all(threshold, scores)
+
+    assert lowered.shift < -0.1, "it was to be lowered"
+    lowered.heed([], 0.5)
+    assert lowered.value == pytest.approx(untouched.value, abs=0.15)
+
+
+def test_a_stream_that_shifts_for_good_gets_out_whatever_was_labelled() -> None:
+    for marks in ([anomaly(2.0)], [normal(3.3)]):
+        threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+        threshold.heed(marks, 0.5)
+        scores = normal_scores(40_000, seed=17)
+        scores[20_000:] += 6.0
+
+        assert shifts(threshold, scores) == [20_499]
+        assert abs(threshold.shift) <= 0.5
+        assert not threshold.judge(7.0, 0.0).is_anomaly
