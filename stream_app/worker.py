@@ -10,15 +10,20 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, NoReturn
 
 from stream_app import metrics
 from stream_app.app import FaustProducer, build_app, log_end
+from stream_app.challengers import Challengers
 from stream_app.clock import Clock, SystemClock
 from stream_app.dead_letter import Fuse
+from stream_app.drift import watch_drift
 from stream_app.errors import GanomalyError, WorkerFault
 from stream_app.health import Health
+from stream_app.history import read_before
 from stream_app.http import HttpServer
+from stream_app.labels import LabelFollower
 from stream_app.lane import Services
 from stream_app.log import get_logger
 from stream_app.pipeline import Pipeline
@@ -28,6 +33,7 @@ from stream_app.service import DetectorService
 from stream_app.settings import Settings
 from stream_app.store import StateStore
 from stream_app.topics import ensure_topics
+from stream_app.updates import follow_updates
 from stream_app.watches import watch_broker, watch_faust, watch_publisher, watch_scorer
 
 log = get_logger(__name__)
@@ -52,9 +58,20 @@ class Worker:
         self.scoring = ScoringThread(settings.batch, clock, asyncio.get_running_loop(), self.fail)
         self._publisher = Publisher(self._producer, self._producer.count_partitions, clock)
         fuse = Fuse(settings.dead_letter)
-        services = Services(settings, clock, self.scoring, self._publisher, fuse, self._decode_threads)
+        self._labels = LabelFollower(settings, clock)
+        services = Services(
+            settings,
+            clock,
+            self.scoring,
+            self._publisher,
+            fuse,
+            self._decode_threads,
+            history=partial(read_before, settings),
+            labels=self._labels.book,
+        )
         self._pipeline = Pipeline(services, self._store, self.fail)
         self._detectors = DetectorService(settings, self.scoring, self._store, clock, self._pipeline.open)
+        self.challengers = Challengers(settings, self.scoring, clock, self._detectors.load_challenger)
         self._app = build_app(settings, self._pipeline, list(settings.routes))
         self._producer.app = self._app
         self.http = HttpServer(settings.http, self.health)
@@ -67,18 +84,26 @@ class Worker:
         settings = self._settings
         async with AsyncExitStack() as stack:
             stack.callback(self._decode_threads.shutdown, wait=False)
+            stack.callback(self._detectors.close)
             stack.callback(self.scoring.close)
             await ensure_topics(settings)
             await self._store.start()
             stack.push_async_callback(self._store.close)
+            stack.push_async_callback(self.challengers.close)
             await self.http.start()
             stack.push_async_callback(self.http.stop)
             self.scoring.start()
             stack.push_async_callback(self._app.stop)
+            labels = asyncio.create_task(self._watched(self._labels.run()))
+            stack.push_async_callback(_end_task, labels)
             # Together: joining the group takes as long as loading the models.
-            await asyncio.gather(self._app.start(), self._detectors.open_routes())
+            await asyncio.gather(self._app.start(), self._open_routes())
             log.info("worker started", http=f"http://{settings.http.host}:{self.http.port}")
             return await self._work()
+
+    async def _open_routes(self) -> None:
+        await self._labels.catch_up()  # before anything is judged
+        await self._detectors.look()
 
     def stop(self) -> None:
         """Asks the worker to finish what is in hand and to end with 0."""
@@ -103,6 +128,9 @@ class Worker:
             lag=self._measure_lag(),
             ending=self._ending.done(),
             models=self._detectors.versions,
+            refused=self._detectors.refused,
+            from_cache=self._detectors.from_cache,
+            registry_error=self._detectors.registry_error,
         )
         metrics.READY.set(health.ready)
         return health
@@ -123,6 +151,8 @@ class Worker:
             watch_faust(self._app),
             watch_broker(settings.kafka, self._clock),
             self._detectors.watch(),
+            watch_drift(settings, self._pipeline.drift, self._clock),
+            self._follow_updates(),
         )
         tasks = [asyncio.create_task(self._watched(watch)) for watch in watches]
         try:
@@ -137,6 +167,11 @@ class Worker:
         else:
             self._pipeline.abort()
         return code
+
+    async def _follow_updates(self) -> None:
+        async for update in follow_updates(self._settings):
+            self._detectors.take(update)
+            self.challengers.take(update)
 
     async def _watched(self, watch: Coroutine[Any, Any, None]) -> None:
         try:
@@ -170,6 +205,11 @@ def run(settings: Settings) -> NoReturn:
     # torch
     # or of the Kafka client, which aborts the process now and then.
     os._exit(code)
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _run(settings: Settings) -> int:
