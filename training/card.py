@@ -95,4 +95,28 @@ made the calibration; a score above the largest of them is extrapolated.
 | evidence | part of the score | median of held-out | 99 % of held-out |
 | --- | --- | --- | --- |
 {evidence}
-{shown}"""
+{_verdicts(manifest)}{shown}"""
+
+
+def _verdicts(manifest: Manifest) -> str:
+    """What the gate found, where it was asked."""
+    if (report := manifest.gate) is None:
+        return ""
+    against = f"against {report.champion}" if report.champion else "without a champion"
+    said = f"refused by {', '.join(report.refused_by)}" if report.refused_by else "passed"
+    rows = "\n".join(
+        f"| {rule.rule} | {_number(rule.figure)} | {_number(rule.reference)} | {_number(rule.limit)} | "
+        f"{'passed' if rule.passed else 'failed'} | {rule.why.replace('|', '/')} |"
+        for rule in report.rules
+    )
+    return f"""
+**Gate**, {against}: {said}.
+
+| rule | figure | champion's | limit | verdict | on what |
+| --- | --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -13,6 +13,7 @@ from training import plots
 from training.data import Dataset
 from training.evaluate import DETECTOR, Evaluation
 from training.plots import Example
+from training.split import meets
 
 SHOWN = 8  # pictures a row
 SHOWN_WINDOWS = 4
@@ -83,12 +84,12 @@ def examples(
 
 
 def _apart(index: NDArray[np.int64], count: int, dataset: Dataset) -> NDArray[np.int64]:
-    """The first `count`; of a series, ones that share no observation, as neighbours look alike."""
-    if dataset.series is None:
+    """The first `count`; of windows ones that share no observation, as neighbours look alike."""
+    if dataset.spans is None:
         return index[:count]
     chosen: list[int] = []
     for row in index.tolist():
-        if all(abs(row - other) >= dataset.input_shape[0] for other in chosen):
+        if not chosen or not meets(dataset.spans[[row]], dataset.spans[chosen])[0]:
             chosen.append(row)
         if len(chosen) == count:
             break

@@ -1,0 +1,143 @@
+"""Makes a version: a snapshot of the topic, training, and the gate. Runs in a process of its own.
+
+A version is saved only while the trainer's token is the highest: one that was overtaken leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from model.detector import Detector
+from model.gate_report import GateReport
+from model.lineage import Promotion
+from model.registry import Registry
+from stream_app.clock import SystemClock
+from stream_app.drift import read_drift
+from stream_app.errors import ModelNotFound
+from stream_app.labels import read_labels
+from stream_app.log import configure
+from stream_app.settings import Settings
+from stream_app.updates import publish_update, update_of
+from training.learn import Progress
+from training.loop import TrainResult, train
+from training.refresh.child import Report
+from training.refresh.gate import GateEvidence, examine
+from training.refresh.refresh import Job, Made, Parts, Verdict
+from training.refresh.shadow import run_shadow
+from training.refresh.snapshot import Looking, Snapshot, take_snapshot
+
+
+def make(job: Job, report: Report) -> Made:
+    """A version from the topic's own records; the token is its seed.
+
+    Raises ModelNotFound without a champion, StaleToken when another trainer has taken over, and what the stages raise.
+    """
+    settings, registry = job.settings, Registry(job.settings.registry.url)
+    configure(settings.log)
+    version = registry.champion(job.detector)
+    if version is None:
+        raise ModelNotFound(
+            f"detector {job.detector} has no champion, and nothing says what a record of {job.topic} is for it: train "
+            "the first one with `ganomaly-stream train`"
+        )
+    champion = registry.load(job.detector, version, settings.worker.device)
+    snapshot = _snapshot(job, champion, report)
+    result, gate = _train(job, champion, snapshot, registry, report)
+    sha256 = registry.manifest(job.detector, result.version).sha256
+    offsets = {partition: end for partition, (_, end) in snapshot.ranges.items()}
+    return Made(result.version, sha256, version, gate.refused_by, gate.why_refused(), offsets)
+
+
+class _Stage:
+    """Tells when a stage begins, how far it is, and what it came to."""
+
+    def __init__(self, name: str, report: Report) -> None:
+        self._name, self._report, self._started = name, report, time.monotonic()
+        report({"stage": name, "state": "begins"})
+
+    def is_at(self, share: float, told: str = "") -> None:
+        """`share` of it is done, 0 to 1."""
+        self._report({"stage": self._name, "state": "progress", "share": share, "told": told})
+
+    def done(self, passed: bool, why: str) -> None:
+        """It has ended."""
+        seconds = round(time.monotonic() - self._started, 3)
+        self._report({"stage": self._name, "state": "done", "passed": passed, "why": why, "seconds": seconds})
+
+
+def _snapshot(job: Job, champion: Detector, report: Report) -> Snapshot:
+    stage = _Stage("snapshot", report)
+
+    def look(looking: Looking) -> None:
+        part = 0.5 * looking.done / max(looking.total, 1)
+        stage.is_at(part if looking.what == "score" else 0.5 + part)
+
+    async def take() -> Snapshot:
+        labels = await read_labels(job.settings)
+        return await take_snapshot(
+            job.settings, job.topic, job.detector, champion, labels=labels, seed=job.token, on_progress=look
+        )
+
+    snapshot = asyncio.run(take())
+    stage.done(True, ", ".join(f"{count} {what}" for what, count in snapshot.counts.items()))
+    return snapshot
+
+
+def _train(
+    job: Job, champion: Detector, snapshot: Snapshot, registry: Registry, report: Report
+) -> tuple[TrainResult, GateReport]:
+    settings, stages, found = job.settings, [_Stage("train", report)], []
+    x, y = snapshot.labelled
+    evidence = GateEvidence(snapshot.fresh.x, x, y)
+
+    def learning(progress: Progress) -> None:
+        stages[0].is_at(progress.share, f"step {progress.step}")
+
+    def judge(challenger: Detector) -> GateReport:
+        stages[0].done(True, "trained")
+        gate = _Stage("gate", report)
+        verdict = examine(challenger, champion, evidence, settings.gate, target_rate=settings.threshold.target_rate)
+        gate.done(verdict.passed, verdict.why_refused() or f"all {len(verdict.rules)} rules passed")
+        registry.fence(job.detector, job.token)
+        found.append(verdict)
+        return verdict
+
+    result = train(
+        snapshot.dataset,
+        champion.kind,
+        registry,
+        job.detector,
+        settings.trainer.seconds,
+        job.token,
+        settings.worker.device,
+        learning,
+        promote=False,
+        examine=judge,
+    )
+    return result, found[0]
+
+
+async def shadow(job: Job, made: Made, report: Report) -> Verdict:
+    """Has the workers hold it against the champion on live records. Raises what `run_shadow` does."""
+
+    def seen(share: float, told: str) -> None:
+        report({"stage": "shadow", "state": "progress", "share": share, "told": told})
+
+    outcome = await run_shadow(job.settings, job.detector, made.version, SystemClock(), tell=seen)
+    return Verdict(outcome.passed, outcome.why, outcome.refused_by, outcome.waits)
+
+
+async def announce(settings: Settings, detector: str, sha256: str, promotion: Promotion) -> None:
+    """Tells the workers who is in service. Raises BrokerUnavailable."""
+    await publish_update(settings, update_of(detector, promotion, sha256))
+
+
+async def drift(settings: Settings, detector: str) -> str | None:
+    """Why the drift from what the champion was trained on asks for a run, if it does. Raises RedisUnavailable."""
+    champion = await asyncio.to_thread(Registry(settings.registry.url).champion, detector)
+    report = await read_drift(settings.redis, settings.kafka.group_id, detector, settings.drift, version=champion)
+    return report.fires(settings.drift)
+
+
+PARTS = Parts(make, shadow, announce, drift)
