@@ -1,21 +1,23 @@
-"""The rows of a file through the stream's own code: raw records, decoded, windowed, batched, scored, judged, in order.
+"""The rows of a file through the stream's own code: the records `publish` makes, decoded, windowed, scored, judged.
 
 Only the broker and Redis are missing: the file is one partition of one stream that begins with nothing learned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_app.decode import RAW, Decoder, InputSpec
-from stream_app.errors import RecordError
+from stream_app.clock import Clock, SystemClock
+from stream_app.decode import Decoder, InputSpec
 from stream_app.judge import Verdict, judge
-from stream_app.records import DEFAULT_STREAM, Chunk, Kind, RawRecord, Rows, TopicPartition
+from stream_app.messages import Message, encode_row
+from stream_app.records import DEFAULT_STREAM, Chunk, Kind, Rows, TopicPartition
 from stream_app.scoring import ScoredRows, Scorer
 from stream_app.settings import Settings
 from stream_app.streams import Streams
@@ -42,7 +44,7 @@ class FileRecord:
     """One row of a file as the record that `publish` would make of it."""
 
     value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    headers: Sequence[tuple[str, bytes]]
     offset: int
     timestamp: int
     key: bytes | None = None
@@ -52,11 +54,13 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """What is known of a row: no verdict for an observation that completes no window."""
+    """What became of a row: no verdict where it completes no window, is refused, or was there already."""
 
     index: int
     verdict: Verdict | None
     heat_map: NDArray[np.float32] | None  # where wanted
+    refused: Exception | None  # why it would be a dead letter of the stream
+    is_duplicate: bool = False
 
 
 def score_rows(
@@ -66,30 +70,54 @@ def score_rows(
     timestamps: NDArray[np.float64] | None = None,
     heat_maps: bool = False,
 ) -> Iterator[ScoredRow]:
-    """Scores rows in order and yields one result a row.
+    """`score_messages` of rows as `publish` sends them.
 
     `rows` are pictures `[N, H, W, C]` (uint8, or float32 in 0…1), windows `[N, T, F]`, or single observations `[N, F]`
-    float32; `timestamps` `[N]` are seconds since the Unix epoch. The threshold learns row after row, as the stream's
-    does. Raises RecordError for the first row that can't be scored, naming it.
+    float32; NaN in a sequence is a missing value. `timestamps` `[N]` are seconds since the Unix epoch.
     """
-    kind = Kind(detector.kind)
-    decoder = Decoder(InputSpec(kind, tuple(detector.input_shape)), settings.limits)
-    streams = Streams(detector.name, FILE, decoder.spec, settings)
+    times = [None] * len(rows) if timestamps is None else timestamps.tolist()
+    messages = (encode_row(row, time=time) for row, time in zip(rows, times, strict=True))
+    return score_messages(detector, messages, settings, heat_maps)
+
+
+def score_messages(
+    detector: OfflineDetector,
+    messages: Iterable[Message],
+    settings: Settings,
+    heat_maps: bool = False,
+    clock: Clock | None = None,
+) -> Iterator[ScoredRow]:
+    """Scores records in order, as if they were published now, and yields one result for each.
+
+    What the stream refuses is refused here: records that can't be read, too many missing values, observations at a
+    wrong time. The threshold learns row after row, as the stream's does.
+    """
+    spec = InputSpec(Kind(detector.kind), tuple(detector.input_shape))
+    decoder = Decoder(spec, settings.limits, settings.sequence)
+    streams = Streams(detector.name, FILE, spec, settings)
     streams.begin([DEFAULT_STREAM])
-    size = settings.batch.max_batch
-    for first in range(0, len(rows), size):
-        records = _records(rows[first : first + size], first, timestamps)
-        chunk = Chunk(FILE, first, records, 0, rows[first : first + size].nbytes)
-        decoded = decoder.decode(chunk)
-        for rejected in decoded.rejected:
-            raise RecordError(f"row {first + rejected.index}: {rejected.error}") from rejected.error
-        taken = streams.take(chunk, decoded)
-        verdicts = judge(detector.name, chunk, decoded, taken, _score(detector, taken.rows), streams)
-        maps = detector.localize(taken.rows.data) if heat_maps and len(taken.rows.index) else None
-        by_index = {verdict.index: verdict for verdict in verdicts.each}
-        for index in range(len(chunk)):
-            verdict = by_index.get(index)
-            yield ScoredRow(first + index, verdict, maps[verdict.row] if maps is not None and verdict else None)
+    published = round((clock or SystemClock()).time() * 1000)
+    remaining, first = iter(messages), 0
+    while some := list(islice(remaining, settings.batch.max_batch)):
+        records = [FileRecord(message.value, message.headers, first + i, published) for i, message in enumerate(some)]
+        chunk = Chunk(FILE, first, records, 0, sum(len(record.value) for record in records))
+        yield from _score_chunk(detector, chunk, decoder, streams, heat_maps)
+        first += len(some)
+
+
+def _score_chunk(
+    detector: OfflineDetector, chunk: Chunk, decoder: Decoder, streams: Streams, heat_maps: bool
+) -> Iterator[ScoredRow]:
+    decoded = decoder.decode(chunk)
+    taken = streams.take(chunk, decoded)
+    verdicts = judge(detector.name, chunk, decoded, taken, _score(detector, taken.rows), streams)
+    maps = detector.localize(taken.rows.data) if heat_maps and len(taken.rows.index) else None
+    by_index = {verdict.index: verdict for verdict in verdicts.each}
+    refused = {each.index: each.error for each in (*decoded.rejected, *taken.rejected)}
+    for index in range(len(chunk)):
+        verdict = by_index.get(index)
+        heat_map = maps[verdict.row] if maps is not None and verdict else None
+        yield ScoredRow(chunk.first + index, verdict, heat_map, refused.get(index), index in taken.duplicates)
 
 
 def _score(detector: OfflineDetector, rows: Rows) -> ScoredRows | None:
@@ -97,17 +125,3 @@ def _score(detector: OfflineDetector, rows: Rows) -> ScoredRows | None:
         return None
     scores = detector.score(rows.data)
     return ScoredRows(scores.score, scores.raw, detector)
-
-
-def _records(rows: NDArray[Any], first: int, timestamps: NDArray[np.float64] | None) -> list[RawRecord]:
-    shape = ",".join(str(size) for size in rows.shape[1:]).encode()
-    headers = (("content-type", RAW.encode()), ("shape", shape), ("dtype", str(rows.dtype).encode()))
-    return [
-        FileRecord(
-            np.ascontiguousarray(row).tobytes(),
-            headers,
-            first + i,
-            0 if timestamps is None else round(timestamps[first + i] * 1000),
-        )
-        for i, row in enumerate(rows)
-    ]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from pydantic import BaseModel, SecretStr
 
@@ -26,6 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs Apache Kafka: name one in {NAMED_BY[0]}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_versions_at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps workers of tests, in whatever process, from what is kept on this machine for real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANOMALY_REGISTRY__CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Settings]:
     """Settings that point at a broker and a Redis: those that the environment names, embedded ones otherwise."""
@@ -39,8 +53,46 @@ def servers() -> Iterator[Settings]:
         yield embedded.settings
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of a bucket on a moto server, a process of its own; this process and those it starts find it by AWS_…."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "tests",
+            "AWS_SECRET_ACCESS_KEY": "tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        try:
+            _wait_for(port, server)
+            fsspec.filesystem("s3").mkdir("models")
+            yield "s3://models"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert server.poll() is None, "the moto server ended"
+        time.sleep(0.1)
+    raise AssertionError("the moto server did not answer")
+
+
 @pytest.fixture
-def settings_factory(servers: Settings) -> Callable[..., Settings]:
+def settings_factory(servers: Settings, tmp_path: Path) -> Callable[..., Settings]:
     """Makes settings for one test: servers that run, and topics, a consumer group and Redis keys of its own.
 
     Each call takes sections and what to change in them: `settings_factory(kafka={"partitions": 1}, scores={"publish":
@@ -56,6 +108,7 @@ def settings_factory(servers: Settings) -> Callable[..., Settings]:
             "topics": topics,
             "kafka": {"group_id": f"test-{unique}"},
             "redis": {"prefix": f"test-{unique}"},
+            "registry": {"cache": str(tmp_path / "cache")},
         }
         for name, changes in sections.items():
             own[name] = own.get(name, {}) | changes

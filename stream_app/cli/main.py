@@ -35,12 +35,18 @@ COMMANDS = {
     "local": Command("stream_app.cli.local:local", "Run the embedded broker and Redis.", passes_through=True),
     "publish": Command("stream_app.cli.publish:publish", "Publish the rows of a file as records."),
     "watch": Command("stream_app.cli.watch:watch", "Follow the alerts, one line each."),
+    "label": Command(
+        "stream_app.cli.label:label", "Say of alerts, or of other records, that they were normal or anomalies."
+    ),
     "score": Command("stream_app.cli.score:score", "Score a file's rows in order, as the stream would."),
     "evaluate": Command(
         "stream_app.cli.evaluate:evaluate", "Measure a detector, and simple methods beside it, on a labelled file."
     ),
     "corrupt": Command("stream_app.cli.corrupt:corrupt", "Corrupt a share of clean pictures, to test a detector on."),
-    "models": Command("stream_app.cli.models:app", "Look at the detectors in the registry."),
+    "models": Command("stream_app.cli.models:app", "Look at the detectors, and choose what is in service."),
+    "schedule": Command(
+        "stream_app.cli.schedule:schedule", "Retrain detectors from their streams whenever a run is due."
+    ),
     "doctor": Command(
         "stream_app.cli.doctor:doctor", "Check what the worker needs, and say what is wrong and how to mend it."
     ),

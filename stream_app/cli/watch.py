@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from aiokafka import ConsumerRecord
 
 BAR = 10  # characters
-_STYLES = {"open": "bold red", "update": "red", "close": "green"}
+ID_DIGITS = 12  # of an event's id: enough to tell one from a billion others
+_STYLES = {"open": "bold red", "update": "red", "close": "green", "shift": "bold yellow"}
 _POLL = 0.2  # seconds
 
 
@@ -94,7 +95,7 @@ class Follower:
         if self._json:
             print_json(event)
         else:
-            console.print(line(event), soft_wrap=True)
+            console.print(line(event, ID_DIGITS), soft_wrap=True)
 
 
 def read_event(record: ConsumerRecord) -> dict[str, Any]:
@@ -110,8 +111,11 @@ def read_event(record: ConsumerRecord) -> dict[str, Any]:
     return {"stream": stream, **place, "bytes": len(record.value or b""), "dead_letter": reason or None}
 
 
-def line(event: dict[str, Any]) -> Text:
-    """An event for people: time, stream, what happened, score against threshold, severity, and which record it was."""
+def line(event: dict[str, Any], digits: int = 0) -> Text:
+    """An event for people: when, whose, what happened, score against threshold, severity, which record, since when.
+
+    With so many digits of its id, if any.
+    """
     if "dead_letter" in event:
         reason = event["dead_letter"]
         if reason is None:
@@ -132,5 +136,13 @@ def line(event: dict[str, Any]) -> Text:
         ("█" * filled + "░" * (BAR - filled), _STYLES.get(state, "")),
         f" {event['severity']:3d}  ",
         (f"{record['topic']}/{record['partition']}/{record['offset']}", "dim"),
+        (f"  {event['id'][:digits]}" if digits else "", "dim"),
+        _length(event.get("episode")),
         ("  without Redis", "yellow") if event.get("degraded") else "",
     )
+
+
+def _length(episode: dict[str, Any] | None) -> str:
+    if episode is None or episode["anomalous"] == 1:
+        return ""
+    return f"  {episode['anomalous']} anomalous since {episode['since'].replace('T', ' ')}"

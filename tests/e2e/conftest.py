@@ -59,7 +59,7 @@ def registry_url(tmp_path_factory: pytest.TempPathFactory, digits: Digits, flow:
     np.savez(folder / "digits.npz", x=digits.train)
     np.savetxt(folder / "flow.csv", flow[:600], delimiter=",", header="flow", comments="")
     registry = Registry(str(folder / "models"))
-    train(load(folder / "digits.npz", "image"), "image", registry, "images", steps=60)
+    train(load(folder / "digits.npz", "image"), "image", registry, "images", steps=40)
     train(load(folder / "flow.csv", "sequence", WINDOW), "sequence", registry, "sequences", steps=60)
     return str(folder / "models")
 

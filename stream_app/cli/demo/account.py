@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stream_app.cli.demo.scene import NORMAL, Due, Planned
+
+ENDING = ("close", "shift")  # states of alerts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +36,28 @@ class Counts:
         return self.found / due if due else None
 
 
+class Told(NamedTuple):
+    """What an alert said of an episode: the offset that it was told at, and whether the episode goes on from there."""
+
+    offset: int
+    episode_id: str
+    goes_on: bool
+
+
 @dataclass(slots=True)
 class Account:
-    """Of one topic of records. Times are those of one monotonic clock, in seconds."""
+    """Of one topic of records. Times are those of one monotonic clock, in seconds.
+
+    An alert tells of an episode, not of each record in it; which records are anomalous is in their scores.
+    """
 
     planned: dict[str, Planned]
     published: dict[str, float] = field(default_factory=dict)
     scored: set[str] = field(default_factory=set)
-    anomalous: set[str] = field(default_factory=set)
+    anomalous: dict[str, dict[str, Any]] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
-    alarms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alerts: int = 0
+    told: dict[str, list[Told]] = field(default_factory=lambda: defaultdict(list))
     delays: list[float] = field(default_factory=list)
     finished: float = 0.0
 
@@ -59,7 +74,7 @@ class Account:
         """A scored event came in."""
         self.scored.add(event["record"]["id"])
         if event["is_anomaly"]:
-            self.anomalous.add(event["record"]["id"])
+            self.anomalous[event["record"]["id"]] = event
         self.finished = max(self.finished, now)
 
     def note_dead(self, record_id: str, now: float) -> None:
@@ -68,11 +83,14 @@ class Account:
         self.finished = max(self.finished, now)
 
     def note_alert(self, event: dict[str, Any], now: float) -> None:
-        """An alert came in. One that closes an episode is about a normal record."""
-        if not event["is_anomaly"]:
+        """An alert came in. One without a state is only there because the user has every record published."""
+        if event["state"] is None:
             return
-        self.alarms[event["record"]["id"]] = event
-        self.delays.append(now - self.published[event["record"]["id"]])
+        self.alerts += 1
+        goes_on = event["state"] not in ENDING
+        insort(self.told[event["stream"]], Told(event["record"]["offset"], event["episode_id"], goes_on))
+        if event["is_anomaly"]:
+            self.delays.append(now - self.published[event["record"]["id"]])
 
     def expected(self, due: Due) -> set[str]:
         """Ids of the records that the worker owes this for."""
@@ -82,7 +100,8 @@ class Account:
     def outstanding(self) -> set[str]:
         """Ids of records whose score, dead letter or alert has not come yet."""
         due = self.expected(Due.SCORE) | self.expected(Due.DEAD_LETTER)
-        return (due - self.scored - self.dead) | (self.anomalous - self.alarms.keys())
+        untold = {name for name, event in self.anomalous.items() if self._episode_of(event) is None}
+        return (due - self.scored - self.dead) | untold
 
     @property
     def in_order(self) -> bool:
@@ -100,26 +119,38 @@ class Account:
         return float(np.quantile(self.delays, quantile)) if self.delays else None
 
     def by_record(self) -> dict[str, Counts]:
-        """Alarms by record, for each truth; normal records (truth "") can only be falsely raised."""
+        """Anomalous records, for each truth; normal records (truth "") can only be falsely raised."""
         kinds: dict[str, list[bool]] = defaultdict(list)
         for name in self.expected(Due.SCORE):
-            kinds[self.planned[name].truth].append(name in self.alarms)
+            kinds[self.planned[name].truth].append(name in self.anomalous)
         return {
             truth: Counts(0, 0, sum(raised)) if truth == NORMAL else Counts(sum(raised), len(raised) - sum(raised), 0)
             for truth, raised in sorted(kinds.items())
         }
 
     def by_incident(self) -> Counts:
-        """Alarms by episode: an incident is found when an alarm is about a window with one of its hours.
+        """Alarms by episode: an incident is found when an anomalous window has one of its hours.
 
-        An episode without such an alarm is one false alarm: whoever is called is called once.
+        An episode without such a window is one false alarm: whoever is called is called once.
         """
         incidents = {record.truth for record in self.planned.values()} - {NORMAL}
         truths: dict[str, set[str]] = defaultdict(set)
-        for name, event in self.alarms.items():
-            truths[event["episode_id"]].add(self.planned[name].truth)
+        for name, event in self.anomalous.items():
+            if episode := self._episode_of(event):
+                truths[episode].add(self.planned[name].truth)
         found = {truth for episode in truths.values() for truth in episode} - {NORMAL}
         return Counts(len(found), len(incidents - found), sum(episode == {NORMAL} for episode in truths.values()))
+
+    def _episode_of(self, event: dict[str, Any]) -> str | None:
+        """The episode of an anomalous record: that of the last alert up to it. None while it has not come.
+
+        Between an alert that ends an episode and one that opens the next there is no anomalous record.
+        """
+        told, offset = self.told[event["stream"]], event["record"]["offset"]
+        at = bisect_right(told, offset, key=lambda each: each.offset) - 1
+        if at < 0 or not (told[at].goes_on or told[at].offset == offset):
+            return None
+        return told[at].episode_id
 
 
 def total(counts: Iterable[Counts]) -> Counts:

@@ -129,8 +129,11 @@ class Demo:
         overrides: dict[str, Any] = {
             "routes": {IMAGES: "images", SEQUENCES: "sequences"},
             "registry.url": str(self._folder / "models"),
+            "registry.cache": "",
             "scores.publish": True,
             "threshold.target_rate": TARGET_RATE,
+            "alerts.open_after": 1,  # so that every anomalous record is in an episode
+            "alerts.open_within": 1,
             "kafka.create_topics": True,
         }
         settings = load_settings(self._config, overrides)
@@ -145,8 +148,11 @@ class Demo:
         return {
             "GANOMALY_ROUTES": dumps(settings.routes).decode(),
             "GANOMALY_REGISTRY__URL": settings.registry.url,
+            "GANOMALY_REGISTRY__CACHE": settings.registry.cache,
             "GANOMALY_SCORES__PUBLISH": "true",
             "GANOMALY_THRESHOLD__TARGET_RATE": str(TARGET_RATE),
+            "GANOMALY_ALERTS__OPEN_AFTER": str(settings.alerts.open_after),
+            "GANOMALY_ALERTS__OPEN_WITHIN": str(settings.alerts.open_within),
             "GANOMALY_HTTP__PORT": str(settings.http.port),
             "GANOMALY_LOG__FORMAT": "json",
         }
@@ -211,7 +217,7 @@ class Demo:
             task = bar.add_task("  streaming", total=_count(accounts), alerts=0)
 
             def show(published: int, done: int) -> None:
-                alerts = sum(len(account.alarms) for account in accounts.values())
+                alerts = sum(account.alerts for account in accounts.values())
                 bar.update(task, completed=done, alerts=alerts)
 
             asyncio.run(live.run(rate, show))
@@ -265,7 +271,7 @@ def _check(accounts: dict[str, Account], burst: dict[str, Account]) -> None:
                 f"{topic}: {len(account.scored)} scored and {len(account.dead)} dead-lettered are not as due"
             )
     for topic, account in accounts.items():
-        if not account.alarms:
+        if not account.alerts:
             raise DemoFailed(f"{topic}: nothing was found")
 
 

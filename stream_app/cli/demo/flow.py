@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_app.cli.demo.scene import NORMAL, Due, Planned
-from stream_app.cli.messages import encode_row
 from stream_app.decode import RAW
+from stream_app.headers import seconds_of
+from stream_app.messages import encode_row
 
 WINDOW = 8  # hours; four to twelve find the same incidents, eight with the fewest false ones
 
@@ -71,7 +72,7 @@ def plan_flow(topic: str, stream: str, series: Series) -> list[Planned]:
     for number, (time, value) in enumerate(zip(series.times, series.values, strict=True)):
         window = series.times[max(0, number - WINDOW + 1) : number + 1]
         truth = next((i.name for i in INCIDENTS if any(_during(i, hour) for hour in window)), NORMAL)
-        value_bytes, headers = encode_row(value.astype(np.float32), RAW, time.isoformat())
+        value_bytes, headers = encode_row(value.astype(np.float32), RAW, seconds_of(time))
         due = Due.SCORE if number >= WINDOW - 1 else Due.NOTHING
         planned.append(Planned(topic, stream, f"{stream}-{number}", value_bytes, headers, truth, due))
     return planned

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stream_app.cli.demo.scene import NORMAL, Due, Planned
-from stream_app.cli.messages import encode_row
 from stream_app.decode import RAW
+from stream_app.messages import encode_row
 
 # The middle one of the ten: as the digit never shown, 2, 6, 0, 8 and 5 are found more often than 4, and 7, 9, 1 and 3
 # less often (1 and 3 much less). `--unseen` takes another.

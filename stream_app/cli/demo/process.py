@@ -17,7 +17,7 @@ from stream_app.errors import GanomalyError
 
 START_TIMEOUT = 60.0  # seconds until the worker must be ready
 STOP_TIMEOUT = 15.0  # seconds from SIGTERM to the exit; it promises 10
-COMMAND = [sys.executable, "-c", "from stream_app.cli.main import main; main()", "worker"]
+COMMAND = [sys.executable, "-c", "from stream_app.cli.main import main; main()"]
 
 
 class DemoFailed(GanomalyError):
@@ -25,12 +25,15 @@ class DemoFailed(GanomalyError):
 
 
 class WorkerProcess:
-    """A worker from `start` to `stop`, or as a context manager."""
+    """A worker, or another `command` that goes on until SIGTERM, from `start` to `stop`, or as a context manager."""
 
-    def __init__(self, variables: Mapping[str, str], arguments: list[str], url: str, log: Path) -> None:
+    def __init__(
+        self, variables: Mapping[str, str], arguments: list[str], url: str, log: Path, command: str = "worker"
+    ) -> None:
         self.url = url
         self.log = log
-        self._command = [*COMMAND, *arguments]
+        self._name = command
+        self._command = [*COMMAND, command, *arguments]
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +62,7 @@ class WorkerProcess:
     def check(self) -> None:
         """Raises DemoFailed when the worker has ended."""
         if self._process is not None and (code := self._process.poll()) is not None:
-            raise DemoFailed(f"the worker ended with exit code {code}{self._last_lines()}")
+            raise DemoFailed(f"the {self._name} ended with exit code {code}{self._last_lines()}")
 
     def stop(self) -> int:
         """Sends SIGTERM and returns its exit code."""

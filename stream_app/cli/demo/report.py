@@ -16,7 +16,7 @@ def figures(account: Account, counts: Counts) -> dict[str, Any]:
         "published": len(account.published),
         "scored": len(account.scored),
         "dead_lettered": len(account.dead),
-        "alerts": len(account.alarms),
+        "alerts": account.alerts,
         "found": counts.found,
         "missed": counts.missed,
         "false": counts.false,

@@ -142,3 +142,57 @@ def test_alerts_a_day_follow_the_streams_pace():
     assert target_rate(daily, records_per_second=1.0) == pytest.approx(24 / 86400)
     assert target_rate(daily, records_per_second=None) == daily.target_rate
     assert target_rate(ThresholdSettings(target_rate=0.02), records_per_second=1.0) == 0.02
+
+
+STREAMS = '{"pump-[12]": {"target_rate": 0.01}, "pump-*": {"alerts_per_day": 3}}'
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_a_stream_has_the_budget_of_the_first_pattern_that_fits_its_name(where, monkeypatch, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"threshold: {{target_rate: 0.002, horizon: 99, streams: {STREAMS}}}" if where == "file" else "")
+    if where == "environment":
+        monkeypatch.setenv("GANOMALY_THRESHOLD__STREAMS", STREAMS)
+        monkeypatch.setenv("GANOMALY_THRESHOLD__TARGET_RATE", "0.002")
+        monkeypatch.setenv("GANOMALY_THRESHOLD__HORIZON", "99")
+    threshold = load_settings(path if where == "file" else None).threshold
+    own = {name: threshold.of(name) for name in ("pump-1", "pump-2", "pump-10", "Pump-1", "door")}
+    assert {name: (each.target_rate, each.alerts_per_day, each.horizon) for name, each in own.items()} == {
+        "pump-1": (0.01, None, 99),
+        "pump-2": (0.01, None, 99),
+        "pump-10": (0.002, 3.0, 99),
+        "Pump-1": (0.002, None, 99),
+        "door": (0.002, None, 99),
+    }
+    assert own["pump-1"] is own["pump-2"]
+    assert own["door"] is threshold
+
+
+def test_a_pattern_with_a_rate_has_it_where_all_others_have_alerts_a_day():
+    settings = ThresholdSettings(alerts_per_day=24, streams={"pump": {"target_rate": 0.01}})
+    assert (settings.of("pump").alerts_per_day, settings.of("pump").target_rate) == (None, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ('{"pump-*": {}}', "pump-*: Value error, a pattern needs one of target_rate and alerts_per_day, not both"),
+        ('{"P": {"target_rate": 0.1, "alerts_per_day": 1}}', "P: Value error, a pattern needs one of"),
+        ('{"pump-*": {"target_rate": 2}}', "pump-*.target_rate: Input should be less than 0.5 (given: 2)"),
+        ('{"pump-*": {"rate": 0.1}}', "pump-*.rate: there is no such setting"),
+        ('{"pump-*": 0.1}', 'pump-*: expected JSON, like {"pump-*": {"target_rate": 0.01}'),
+        ("pump-*: 0.1", 'expected JSON, like {"pump-*": {"target_rate": 0.01}'),
+        ("[1]", 'expected JSON, like {"pump-*": {"target_rate": 0.01}'),
+    ],
+)
+def test_a_wrong_budget_is_named_with_its_pattern(value, says, monkeypatch):
+    monkeypatch.setenv("GANOMALY_THRESHOLD__STREAMS", value)
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert f"  GANOMALY_THRESHOLD__STREAMS: {says}" in str(error.value)
+
+
+def test_an_episode_that_could_never_open_is_refused(monkeypatch):
+    monkeypatch.setenv("GANOMALY_ALERTS__OPEN_AFTER", "3")
+    with pytest.raises(SettingsError, match="open_within=1 records can't hold open_after=3 of them"):
+        load_settings()

@@ -21,8 +21,12 @@ def planned(name: str, truth: str = NORMAL, due: Due = Due.SCORE, stream: str = 
     return Planned("t", stream, name, b"", [], truth, due)
 
 
-def event(name: str, is_anomaly: bool = True) -> dict[str, object]:
-    return {"record": {"id": name}, "is_anomaly": is_anomaly}
+def event(name: str, is_anomaly: bool = True, offset: int = 0) -> dict[str, object]:
+    return {"record": {"id": name, "offset": offset}, "stream": "s", "is_anomaly": is_anomaly}
+
+
+def alert(name: str, state: str | None = "open", offset: int = 0, episode: str = "e") -> dict[str, object]:
+    return event(name, state in ("open", "update", "shift"), offset) | {"state": state, "episode_id": episode}
 
 
 def raised(records: list[Planned], *names: str) -> Account:
@@ -30,7 +34,7 @@ def raised(records: list[Planned], *names: str) -> Account:
     for record in records:
         account.note_published(record, 10.0)
     for name in names:
-        account.note_alert(event(name), 10.5)
+        account.note_scored(event(name), 10.5)
     return account
 
 
@@ -116,11 +120,13 @@ def test_precision_and_recall_are_shares_of_what_was_raised_and_of_what_was_due(
 
 def test_an_incident_is_found_by_any_of_its_windows_and_an_episode_without_any_is_one_false_alarm():
     records = [planned(f"{n}", "leak" if n in (4, 5) else "peak" if n == 8 else NORMAL) for n in range(10)]
-    account = Account.of(records)
-    for record in records:
-        account.note_published(record, 10.0)
-    for name, episode in (("0", "e1"), ("1", "e1"), ("3", "e2"), ("5", "e2"), ("7", "e3")):
-        account.note_alert(event(name) | {"episode_id": episode}, 10.5)
+    account = raised(records)
+    for name in ("0", "1", "3", "5", "7"):
+        account.note_scored(event(name, offset=int(name)), 10.5)
+    for name, state, episode in (("0", "open", "e1"), ("2", "close", "e1"), ("3", "open", "e2"), ("6", "close", "e2")):
+        account.note_alert(alert(name, state, int(name), episode), 10.5)
+    assert account.outstanding >= {"7"}
+    account.note_alert(alert("7", "open", 7, "e3"), 10.5)
     assert account.by_incident() == Counts(found=1, missed=1, false=2)
 
 
@@ -130,7 +136,7 @@ def test_an_account_is_open_until_every_score_dead_letter_and_alert_has_come():
     account.note_scored(event("a"), 11.0)
     account.note_dead("b", 12.0)
     assert account.outstanding == {"a"}
-    account.note_alert(event("a"), 10.25)
+    account.note_alert(alert("a"), 10.25)
     assert account.outstanding == set()
     assert account.in_order
     assert account.delay(0.5) == 0.25
@@ -144,10 +150,36 @@ def test_a_record_that_ended_otherwise_than_it_should_is_noticed():
     assert not account.in_order
 
 
-def test_the_alert_that_closes_an_episode_is_no_alarm():
+def test_one_alert_answers_for_all_anomalous_records_of_its_episode():
+    account = raised([planned(f"{n}", "leak") for n in range(5)])
+    for name in ("0", "1", "4"):
+        account.note_scored(event(name, offset=int(name)), 10.5)
+    account.note_scored(event("2", is_anomaly=False, offset=2), 10.5)
+    account.note_scored(event("3", is_anomaly=False, offset=3), 10.5)
+    account.note_alert(alert("0", "open", 0), 10.5)
+    assert account.outstanding == set()
+    account.note_alert(alert("3", "close", 3), 10.5)
+    assert account.outstanding == {"4"}
+    account.note_alert(alert("4", "update", 4), 10.5)
+    assert account.outstanding == set()
+    assert (account.alerts, account.by_record()) == (3, {"leak": Counts(3, 2, 0)})
+
+
+def test_the_shift_that_ends_an_episode_answers_for_its_record():
+    account = raised([planned("a", "leak"), planned("b", "leak")])
+    for at, name in enumerate("ab"):
+        account.note_scored(event(name, offset=at), 10.5)
+    account.note_alert(alert("a", "open", 0), 10.5)
+    account.note_alert(alert("b", "shift", 1), 10.5)
+    assert account.outstanding == set()
+
+
+def test_the_alert_that_closes_an_episode_is_no_alarm_and_neither_is_a_record_published_with_all():
     account = raised([planned("a")])
-    account.note_alert(event("a", is_anomaly=False), 11.0)
+    account.note_alert(alert("a", "close"), 11.0)
+    account.note_alert(alert("a", None), 11.0)
     assert account.by_record() == {NORMAL: Counts(0, 0, 0)}
+    assert (account.alerts, account.delays) == (1, [])
 
 
 def test_the_table_shows_every_figure_and_survives_that_there_are_none():

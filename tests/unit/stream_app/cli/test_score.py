@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from stream_app.cli.main import main
+from stream_app.cli.score import _open
+from stream_app.errors import UsageError
 
 WITHOUT_MODELS = ["score", "--registry", "nowhere://models", "--name", "images"]
 
@@ -39,3 +42,28 @@ def test_files_that_can_not_be_read_or_written_are_said_before_a_model_is_loaded
     assert ended.value.code == 2
     assert capsys.readouterr().err == f"error: {message}\n"
     assert not Path("out.csv").exists()
+
+
+class Named:
+    """As much of a detector as says how a table is read."""
+
+    kind = "sequence"
+
+    def __init__(self, features: tuple[str, ...] | None) -> None:
+        self.manifest = SimpleNamespace(features=features)
+
+
+@pytest.mark.parametrize(
+    ("header", "features", "row"),
+    [("b,a", ("a", "b"), [2.0, 1.0]), ("b,a", None, [1.0, 2.0]), ("x,x", ("a", "b"), [1.0, 2.0])],
+)
+def test_columns_are_taken_by_name_where_both_sides_have_names(header, features, row) -> None:
+    Path("flow.csv").write_text(f"{header}\n1,2\n")
+    (message,) = _open(Path("flow.csv"), Named(features)).messages()  # type: ignore[arg-type]
+    assert np.frombuffer(message.value, np.float32).tolist() == row
+
+
+def test_columns_that_are_missing_or_unknown_are_named() -> None:
+    Path("flow.csv").write_text("timestamp,flow,pressure\n0,1,2\n")
+    with pytest.raises(UsageError, match="features flow, level, in any order; missing level, unknown pressure"):
+        _open(Path("flow.csv"), Named(("flow", "level")))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from stream_app.cli.watch import line, read_event
 
 EVENT = {
+    "id": "655890c1397b642976f63637c464a69c",
     "stream": "camera-1",
     "state": "open",
     "is_anomaly": True,
@@ -31,9 +32,20 @@ def test_a_line_says_when_what_how_strange_and_which_record():
     )
 
 
+def test_a_line_may_name_the_event_as_label_takes_it():
+    assert line(EVENT, 12).plain.endswith("  records.images/2/17  655890c1397b")
+
+
 @pytest.mark.parametrize(("is_anomaly", "word"), [(True, "anomaly"), (False, "normal")])
 def test_an_event_outside_of_episodes_says_what_it_was(is_anomaly: bool, word: str):
     assert f" {word}" in line(EVENT | {"state": None, "is_anomaly": is_anomaly}).plain
+
+
+def test_an_episode_that_goes_on_says_since_when_and_how_often():
+    episode = {"since": "2026-01-31T11:59:00.000Z", "anomalous": 16, "worst_score": 5.0, "severity": 90}
+    assert line(EVENT | {"state": "update", "episode": episode}).plain.endswith(
+        "17  16 anomalous since 2026-01-31 11:59:00.000Z"
+    )
 
 
 def test_scoring_without_redis_is_told():
