@@ -58,7 +58,12 @@ def main() -> None:
         url = str(Path(folder) / "models")
         console.print("training …")
         train_both(url)
-        own = {"GANOMALY_REGISTRY__URL": url, "GANOMALY_HTTP__PORT": str(PORT), "GANOMALY_LOG__LEVEL": "warning"}
+        own = {
+            "GANOMALY_REGISTRY__URL": url,
+            "GANOMALY_REGISTRY__CACHE": "",
+            "GANOMALY_HTTP__PORT": str(PORT),
+            "GANOMALY_LOG__LEVEL": "warning",
+        }
         started = time.monotonic()
         command = [sys.executable, "-c", "from stream_app.cli.main import main; main()", "worker"]
         with subprocess.Popen(command, env=os.environ | servers.environment() | own) as worker:
