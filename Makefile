@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(STAMP) ## Make .venv with the product, its embedded servers, its demo and its tests
@@ -35,6 +35,26 @@ bench: install ## Measure: false alarms against their budget, and a worker at re
 .PHONY: quality
 quality: install ## Measure the detector on real data: make quality DATA=DIR, up to three hours
 	$(VENV)/bin/python benchmarks/quality.py --data $(DATA)
+
+.PHONY: bench-streams
+bench-streams: install ## Measure the observations a second that one worker takes on one core
+	$(VENV)/bin/python benchmarks/streams.py
+
+.PHONY: bench-swaps
+bench-swaps: install ## Measure what a new version each second costs the records that come meanwhile
+	$(VENV)/bin/python benchmarks/swaps.py
+
+.PHONY: bench-poison
+bench-poison: install ## Measure what a stream with anomalies in it teaches the next version
+	$(VENV)/bin/python benchmarks/poison.py
+
+.PHONY: replay
+replay: install ## Compare the stream with the file on real series: make replay DATA=DIR, half an hour
+	$(VENV)/bin/python benchmarks/replay.py --data $(DATA)
+
+.PHONY: episodes
+episodes: install ## Draw what alerts make of a real series' incidents: make episodes DATA=DIR
+	$(VENV)/bin/python benchmarks/episodes.py --data $(DATA)
 
 .PHONY: format
 format: install ## Bring the code into its format

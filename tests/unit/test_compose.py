@@ -81,8 +81,9 @@ def test_its_settings_are_settings_of_the_product(name: str, monkeypatch: pytest
         assert value == (found.get_secret_value() if hasattr(found, "get_secret_value") else str(found))
 
 
-def test_the_worker_reaches_its_services_by_the_names_and_ports_they_have():
-    environment = SERVICES["worker"]["environment"]
+@pytest.mark.parametrize("name", ["worker", "trainer"])
+def test_services_are_reached_by_the_names_and_ports_they_have(name: str):
+    environment = SERVICES[name]["environment"]
     advertised = SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
     assert f"INTERNAL://{environment['GANOMALY_KAFKA__BOOTSTRAP_SERVERS']}" in advertised.split(",")
     assert environment["GANOMALY_REDIS__URL"] == "redis://redis:6379/0"
