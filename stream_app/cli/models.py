@@ -103,10 +103,10 @@ def show(
     console.print(_details(item, wanted == champion, wanted in lineage.rolled_back))
     if lineage.entries:
         console.print(_history(lineage))
+    print_drift(drift, settings)
     console.print(
         f"files in {found.path(name, wanted)}; card.md there says how it was made", markup=False, soft_wrap=True
     )
-    print_drift(drift, settings)
 
 
 @app.command()
