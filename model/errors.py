@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 
 class GanomalyError(Exception):
     """Whatever the product raises on purpose. The message says what is wrong and what to do next."""
@@ -40,3 +42,9 @@ class StaleToken(RegistryError):
 
 class RolledBack(RegistryError):
     """A version that was rolled back, which only a person puts in service again."""
+
+
+def first_fault(error: ValidationError, whole: str) -> str:
+    """The first field that is wrong, and how; `whole` is named where it is not one field."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
-from model.errors import ManifestError, RolledBack, StaleToken
+from model.errors import ManifestError, RolledBack, StaleToken, first_fault
 
 MOST_ENTRIES = 1000  # a detector that is trained every hour has more in six weeks; the oldest go
 
@@ -52,9 +52,7 @@ class Lineage(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ManifestError(f"{where}: {field}: {first['msg']} (this release reads schema 1)") from error
+            raise ManifestError(f"{where}: {first_fault(error, 'the whole')} (this release reads schema 1)") from error
 
     def current(self, champion: str | None) -> str | None:
         """What is in service, given what the `champion` file says.

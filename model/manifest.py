@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from model.calibration import Calibration, read_sketch
 from model.config import ImageConfig, Kind, SequenceConfig
-from model.errors import ManifestError
+from model.errors import ManifestError, first_fault
 from model.gate_report import GateReport
 from model.reference import Reference
 
@@ -133,9 +133,7 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ManifestError(f"{where}: {field}: {first['msg']} (this release reads schema 2)") from error
+            raise ManifestError(f"{where}: {first_fault(error, 'the whole')} (this release reads schema 2)") from error
 
 
 def check_name(value: str, what: str) -> str:

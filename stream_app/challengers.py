@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
@@ -31,6 +32,7 @@ from stream_app.scoring import Scorer, Scores, ScoringThread
 from stream_app.settings import Settings, ShadowSettings
 from stream_app.shadow import Comparison, Tally, write_comparison
 from stream_app.updates import ModelUpdate, UpdateAction
+from stream_app.versions import limit_torch_to_one_thread
 
 log = get_logger(__name__)
 
@@ -184,6 +186,7 @@ class Challengers:
         self._worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._wanted: dict[str, _Wanted] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loading = ThreadPoolExecutor(1, "challenger", limit_torch_to_one_thread)
         self._client: Redis | None = None
         self._is_away = False
 
@@ -234,6 +237,7 @@ class Challengers:
             _, late = await asyncio.wait(self._tasks, timeout=_LAST_REPORT)
             for task in late:  # one that is still loading
                 task.cancel()
+        self._loading.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()
             self._client = None
@@ -255,7 +259,8 @@ class Challengers:
 
     async def _prepare(self, name: str, wanted: _Wanted) -> None:
         try:
-            scorer = await asyncio.to_thread(self._load, name, wanted.version)
+            loop = asyncio.get_running_loop()
+            scorer = await loop.run_in_executor(self._loading, self._load, name, wanted.version)
         except RegistryError as error:
             if not _is_final(error):
                 log.warning("a challenger can't be loaded yet", detector=name, version=wanted.version, error=str(error))

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from ssl import SSLContext
 from typing import Any, Protocol
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.helpers import create_ssl_context
@@ -87,6 +88,29 @@ async def admin(kafka: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
             yield client
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def producing(
+    kafka: KafkaSettings, *, max_bytes: int | None = None, linger: float = 0.0
+) -> AsyncIterator[AIOKafkaProducer]:
+    """A started producer that waits for the broker's acknowledgement.
+
+    `max_bytes`: of the largest record, `kafka.max_message_bytes` unless told; `linger`: seconds it waits for a fuller
+    batch. Raises BrokerUnavailable when no broker answers.
+    """
+    producer = AIOKafkaProducer(
+        **client_options(kafka),
+        acks="all",
+        linger_ms=round(linger * 1000),
+        max_request_size=max_bytes or kafka.max_message_bytes,
+    )
+    try:
+        with broker_errors(kafka):
+            await start(producer)
+        yield producer
+    finally:
+        await producer.stop()
 
 
 @contextmanager

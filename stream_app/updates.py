@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from aiokafka import AIOKafkaProducer
 from pydantic import ValidationError
 
+from model.errors import first_fault
 from model.lineage import Promotion
 from stream_app.events import ModelUpdate, UpdateAction, rfc3339
 from stream_app.history import follow
-from stream_app.kafka import broker_errors, client_options
+from stream_app.kafka import broker_errors, producing
 from stream_app.log import get_logger
 from stream_app.records import RawRecord
 from stream_app.settings import Settings
@@ -51,15 +51,11 @@ async def publish_update(settings: Settings, update: ModelUpdate) -> None:
     Raises BrokerUnavailable or TopicUnavailable.
     """
     await ensure_topics(settings)
-    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all")
-    try:
+    async with producing(settings.kafka) as producer:
         with broker_errors(settings.kafka):
-            await producer.start()
             await producer.send_and_wait(
                 settings.topics.model_updates, update.model_dump_json().encode(), key_of(update)
             )
-    finally:
-        await producer.stop()
 
 
 async def follow_updates(settings: Settings) -> AsyncIterator[ModelUpdate]:
@@ -81,8 +77,6 @@ def _parse(record: RawRecord) -> ModelUpdate | None:
     try:
         return ModelUpdate.model_validate_json(record.value)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "value"
         place = f"{record.topic}/{record.partition}/{record.offset}"
-        log.warning("not a model update; it is skipped", place=place, error=f"{field}: {first['msg']}")
+        log.warning("not a model update; it is skipped", place=place, error=first_fault(error, "value"))
         return None

@@ -6,6 +6,8 @@ go to stderr, so that a pipe carries results alone.
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +66,14 @@ def check_output(option: str, path: Path) -> None:
         raise UsageError(f"{option} {path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise UsageError(f"{option} {path}: there is no folder {path.parent}")
+
+
+def user_name() -> str:
+    """Whoever runs the command, for what is kept of it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"user {os.getuid()}"
 
 
 def print_json(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the commands do with the broker: one producer, one consumer without a group, and topics that must be there."""
+"""What the commands do with the broker: a consumer without a group, and topics that must be there."""
 
 from __future__ import annotations
 
@@ -6,38 +6,20 @@ import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 
 from stream_app.errors import UsageError
-from stream_app.kafka import broker_errors, client_options
+from stream_app.kafka import broker_errors, client_options, start
 from stream_app.settings import KafkaSettings, Settings
 from stream_app.topics import ensure_topics, list_topics, required_topics
 
 MOST_NAMED = 20  # topics in an error
-LINGER = 0.005  # seconds a producer waits for a fuller batch
 FETCH_WAIT_MS = 100  # the embedded broker keeps an idle fetch for a share of this even when a record comes in meanwhile
 
 
 def silence_client() -> None:
     """Keeps aiokafka's own lines off the terminal: what matters of them reaches the user as an error of ours."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL + 1)
-
-
-@asynccontextmanager
-async def producing(kafka: KafkaSettings, *, max_bytes: int, linger: float = LINGER) -> AsyncIterator[AIOKafkaProducer]:
-    """A started producer that waits for the broker's acknowledgement. `max_bytes`: of the largest record.
-
-    Raises BrokerUnavailable when no broker answers.
-    """
-    producer = AIOKafkaProducer(
-        **client_options(kafka), acks="all", linger_ms=round(linger * 1000), max_request_size=max_bytes
-    )
-    try:
-        with broker_errors(kafka):
-            await producer.start()
-        yield producer
-    finally:
-        await producer.stop()
 
 
 @asynccontextmanager
@@ -59,7 +41,7 @@ async def following(
     )
     try:
         with broker_errors(kafka):
-            await consumer.start()
+            await start(consumer)
             for partition in consumer.assignment():
                 await consumer.position(partition)  # asks where it stands; what is written from now on is not missed
         yield consumer

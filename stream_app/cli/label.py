@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from stream_app.cli.common import ConfigOption, JsonOption, console, print_json, progress
+from stream_app.cli.common import ConfigOption, JsonOption, console, print_json, progress, user_name
 from stream_app.clock import SystemClock
 from stream_app.errors import UsageError
 from stream_app.events import Label, LabelKind, encode, event_id, rfc3339
@@ -75,7 +74,7 @@ def label(
         events = asyncio.run(
             _find(settings, alerts, episode, place, lambda done, all_: bar.update(task, completed=done, total=all_))
         )
-    labels = [_label(event, said, note, _user() if by is None else by) for event in events]
+    labels = [_label(event, said, note, user_name() if by is None else by) for event in events]
     asyncio.run(_publish(settings, labels))
     for each in labels:
         print_json(each.model_dump(mode="json")) if json else console.print(line(each), soft_wrap=True)
@@ -120,13 +119,6 @@ def _score(each: Label) -> str:
     if each.score is None:
         return "score unknown"
     return f"score {each.score:.2f}" + ("" if each.threshold is None else f" / {each.threshold:.2f}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user that the system has no name for
-        return ""
 
 
 def _check_alone(others: bool) -> None:
@@ -212,12 +204,12 @@ def _label(event: Event, said: LabelKind, note: str, by: str) -> Label:
 
 
 async def _publish(settings: Settings, labels: list[Label]) -> None:
-    from stream_app.cli.kafka import ensure_topic, producing
-    from stream_app.kafka import broker_errors
+    from stream_app.cli.kafka import ensure_topic
+    from stream_app.kafka import broker_errors, producing
 
     topic = settings.topics.labels
     await ensure_topic(settings, topic)
-    async with producing(settings.kafka, max_bytes=settings.kafka.max_message_bytes) as producer:
+    async with producing(settings.kafka) as producer:
         with broker_errors(settings.kafka):
             sent = [await producer.send(topic, encode(each), each.stream.encode()) for each in labels]
             await asyncio.gather(*sent)

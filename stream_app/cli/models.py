@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +16,7 @@ from stream_app.cli.common import (
     console,
     error_console,
     print_json,
+    user_name,
 )
 from stream_app.errors import DependencyError, ModelNotFound, UsageError
 from stream_app.settings import Settings, load_settings
@@ -127,7 +126,7 @@ def promote(
     """
     settings = _settings(registry, config, reason)
     found = _registry(settings)
-    promotion = found.promote(name, version, by=_user(), reason=reason)
+    promotion = found.promote(name, version, by=user_name(), reason=reason)
     _tell(settings, found, name, promotion, json)
 
 
@@ -153,7 +152,7 @@ def rollback(
     """
     settings = _settings(registry, config, reason)
     found = _registry(settings)
-    promotion = found.rollback(name, to, by=_user(), reason=reason)
+    promotion = found.rollback(name, to, by=user_name(), reason=reason)
     _tell(settings, found, name, promotion, json)
 
 
@@ -188,13 +187,6 @@ def _tell(settings: Settings, found: Registry, name: str, promotion: Promotion, 
         )
     if manifest.gate is not None and not manifest.gate.passed:
         console.print(f"the gate had refused it: {', '.join(manifest.gate.refused_by)}", style="yellow", markup=False)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        return f"user {os.getuid()}"
 
 
 def _details(item: Manifest, champion: bool, rolled_back: bool) -> Table:

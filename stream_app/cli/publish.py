@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from stream_app.messages import Message, Source
 
+LINGER = 0.005  # seconds the producer waits for a fuller batch
 IN_FLIGHT = 1000  # records sent that the broker has not acknowledged yet
 _FRAME_BYTES = 1 << 16  # what a request takes beside the record
 
@@ -92,8 +93,8 @@ async def _publish(
     task: TaskID,
 ) -> tuple[int, float]:
     """Returns how many records the broker has acknowledged, and in how many seconds."""
-    from stream_app.cli.kafka import LINGER, ensure_topic, producing
-    from stream_app.kafka import broker_errors
+    from stream_app.cli.kafka import ensure_topic
+    from stream_app.kafka import broker_errors, producing
 
     made = await ensure_topic(settings, topic)
     if made and not bar.disable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import signal
 import socket
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ from stream_app.cli.common import (
     console,
     error_console,
     print_json,
+    user_name,
 )
 from stream_app.errors import GanomalyError, UsageError, WorkerFault
 from stream_app.settings import Settings, load_settings
@@ -94,7 +94,7 @@ async def _schedule(settings: Settings, names: list[str], view: View, *, now: bo
     from training.refresh.scheduler import Scheduler
 
     scheduler = Scheduler(settings, names, Registry(settings.registry.url), PARTS, SystemClock(), view.show)
-    by = f"{getpass.getuser()} on {socket.gethostname()}"
+    by = f"{user_name()} on {socket.gethostname()}"
     if now or run_now:
         for name in names:
             await scheduler.ask(name, by)

@@ -20,6 +20,11 @@ class TrainerSettings(Section):
         description="a run after so many records of the detector's topics that came since the last; off by default",
     )
     on_drift: bool = Field(False, description="a run when the stream's drift is past its limit")
+    drift_records: Annotated[int, Field(ge=0)] = Field(
+        1000,
+        description="records of the detector's topics that must come after drift was first seen, for a new version to "
+        "learn the change from",
+    )
     make_up_within: PositiveSeconds = Field(
         86_400.0, description="a firing of cron that was missed is made up once, if it is not longer ago"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,21 @@ async def test_a_worker_that_starts_later_takes_up_the_running_shadow(
         async with flowing(client, worker, settings, pictures(digits, 3000)):
             outcome = await shadow
         assert outcome.passed, outcome.why
+
+
+async def test_a_version_that_somebody_puts_in_service_meanwhile_ends_it(
+    stream_settings, challengers, registry_url, tmp_path
+):
+    url = str(tmp_path / "models")
+    await asyncio.to_thread(shutil.copytree, registry_url, url)
+    settings = stream_settings(registry={"url": url}, shadow=QUICK)
+    shadow = asyncio.create_task(run_shadow(settings, "images", challengers["sound"], SystemClock()))
+    await asyncio.sleep(1.0)
+    assert not shadow.done()
+    Registry(url).promote("images", challengers["broken"], by="anna")
+    outcome = await asyncio.wait_for(shadow, 30.0)
+    assert (outcome.passed, outcome.waits) == (False, True)
+    assert f"{challengers['broken']} was put in service meanwhile" in outcome.why
 
 
 async def test_a_challenger_that_gives_nan_is_reported_and_the_worker_goes_on(

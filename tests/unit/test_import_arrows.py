@@ -23,9 +23,9 @@ ORDER = (
     *("batching", "scoring", "shadow"),
     *("pace", "pareto", "corrections", "threshold", "events", "episodes", "residents", "alerts", "tail", "tails"),
     *("restore", "label_book", "streams", "judge", "announce"),
-    *("labels", "updates", "challengers", "publish", "store", "commit", "transport"),
+    *("labels", "updates", "publish", "store", "commit", "transport"),
     "drift",
-    *("lane", "pipeline", "offline", "version_cache", "versions", "service"),
+    *("lane", "pipeline", "offline", "version_cache", "versions", "challengers", "service"),
     *("health", "http", "app", "watches", "worker"),
     *("guardian", "local"),
 )

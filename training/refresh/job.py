@@ -6,7 +6,6 @@ A version is saved only while the trainer's token is the highest: one that was o
 from __future__ import annotations
 
 import asyncio
-import time
 
 from model.detector import Detector
 from model.gate_report import GateReport
@@ -26,6 +25,7 @@ from training.refresh.gate import GateEvidence, examine
 from training.refresh.refresh import Job, Made, Parts, Verdict
 from training.refresh.shadow import run_shadow
 from training.refresh.snapshot import Looking, Snapshot, take_snapshot
+from training.refresh.stage import Stage
 
 
 def make(job: Job, report: Report) -> Made:
@@ -49,25 +49,8 @@ def make(job: Job, report: Report) -> Made:
     return Made(result.version, sha256, version, gate.refused_by, gate.why_refused(), offsets)
 
 
-class _Stage:
-    """Tells when a stage begins, how far it is, and what it came to."""
-
-    def __init__(self, name: str, report: Report) -> None:
-        self._name, self._report, self._started = name, report, time.monotonic()
-        report({"stage": name, "state": "begins"})
-
-    def is_at(self, share: float, told: str = "") -> None:
-        """`share` of it is done, 0 to 1."""
-        self._report({"stage": self._name, "state": "progress", "share": share, "told": told})
-
-    def done(self, passed: bool, why: str) -> None:
-        """It has ended."""
-        seconds = round(time.monotonic() - self._started, 3)
-        self._report({"stage": self._name, "state": "done", "passed": passed, "why": why, "seconds": seconds})
-
-
 def _snapshot(job: Job, champion: Detector, report: Report) -> Snapshot:
-    stage = _Stage("snapshot", report)
+    stage = Stage("snapshot", report)
 
     def look(looking: Looking) -> None:
         part = 0.5 * looking.done / max(looking.total, 1)
@@ -87,7 +70,7 @@ def _snapshot(job: Job, champion: Detector, report: Report) -> Snapshot:
 def _train(
     job: Job, champion: Detector, snapshot: Snapshot, registry: Registry, report: Report
 ) -> tuple[TrainResult, GateReport]:
-    settings, stages, found = job.settings, [_Stage("train", report)], []
+    settings, stages, found = job.settings, [Stage("train", report)], []
     x, y = snapshot.labelled
     evidence = GateEvidence(snapshot.fresh.x, x, y)
 
@@ -96,7 +79,7 @@ def _train(
 
     def judge(challenger: Detector) -> GateReport:
         stages[0].done(True, "trained")
-        gate = _Stage("gate", report)
+        gate = Stage("gate", report)
         verdict = examine(challenger, champion, evidence, settings.gate, target_rate=settings.threshold.target_rate)
         gate.done(verdict.passed, verdict.why_refused() or f"all {len(verdict.rules)} rules passed")
         registry.fence(job.detector, job.token)

@@ -24,6 +24,7 @@ from stream_app.log import get_logger
 from stream_app.settings import Settings
 from training.refresh.child import ChildFailed, Report, run_in_child
 from training.refresh.memory import Offsets, Outcome
+from training.refresh.stage import Stage
 from training.refresh.triggers import Due
 
 log = get_logger(__name__)
@@ -201,18 +202,9 @@ class Run:
         )
 
     async def _timed(self, stage: str, work: Awaitable[Verdict]) -> Verdict:
-        self._told({"stage": stage, "state": "begins"})
-        started = self.clock.monotonic()
+        told = Stage(stage, self._told, self.clock.monotonic)
         verdict = await work
-        self._told(
-            {
-                "stage": stage,
-                "state": "done",
-                "passed": verdict.passed,
-                "why": verdict.why,
-                "seconds": round(self.clock.monotonic() - started, 3),
-            }
-        )
+        told.done(verdict.passed, verdict.why)
         return verdict
 
     def _told(self, event: dict[str, Any]) -> None:

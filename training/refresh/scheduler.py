@@ -17,7 +17,7 @@ from stream_app.settings import Settings
 from training.refresh.lease import Lease
 from training.refresh.memory import Memory, Offsets, Outcome, Remembered
 from training.refresh.refresh import Emit, Job, Parts, Run, RunResult, Verdict, claim
-from training.refresh.triggers import Due, Seen, Triggers, count_new
+from training.refresh.triggers import Due, Seen, Triggers, count_new, ends_of
 
 log = get_logger(__name__)
 
@@ -50,6 +50,7 @@ class Scheduler:
         self._ending = asyncio.Event()
         self._turn = asyncio.Lock()
         self._told: dict[str, str] = {}
+        self._drifting_since: dict[str, Offsets] = {}  # where the topics ended when drift was first seen
         self.results: list[RunResult] = []
         self.troubles: dict[str, str] = {}
 
@@ -128,30 +129,47 @@ class Scheduler:
         known = await memory.read(now)
         asked = await memory.requested()
         counts = await self._count(detector, known) if self._settings.trainer.after_records else {}
-        drift = await self._parts.drift(self._settings, detector) if self._settings.trainer.on_drift else None
+        drift = await self._lasting_drift(detector) if self._settings.trainer.on_drift else None
         seen = Seen(sum(counts.values()), drift, asked)
         due = self._triggers.due(now, known, seen)
         if due is None:
             return None
         topics = self._topics[detector]
+        if len(topics) > 1 and not counts:
+            counts = await self._count(detector, known)
         return due, known, max(topics, key=lambda topic: counts.get(topic, 0))
 
     async def _count(self, detector: str, known: Remembered) -> dict[str, int]:
         """Records of each topic since the last run, or since the snapshot that the champion learned from."""
         seen = known.offsets or await asyncio.to_thread(self._learned_from, detector)
-        counts = {}
-        for topic in self._topics[detector]:
-            ranges = {place.partition: ends for place, ends in (await bounds(self._settings, topic)).items()}
-            counts[topic] = count_new(ranges, seen.get(topic, {}))
-        return counts
+        return {topic: count_new(held, seen.get(topic, {})) for topic, held in (await self._held(detector)).items()}
+
+    async def _lasting_drift(self, detector: str) -> str | None:
+        """Why drift asks for a run, once enough has come since it was first seen for the change to be learned from."""
+        why = await self._parts.drift(self._settings, detector)
+        if why is None:
+            self._drifting_since.pop(detector, None)
+            return None
+        held = await self._held(detector)
+        since = self._drifting_since.setdefault(detector, ends_of(held))
+        records = sum(count_new(ranges, since.get(topic, {})) for topic, ranges in held.items())
+        return f"{why}; {records} records since" if records >= self._settings.trainer.drift_records else None
+
+    async def _held(self, detector: str) -> dict[str, dict[int, tuple[int, int]]]:
+        """What the broker has of each topic: the first offset of each partition, and the end."""
+        return {
+            topic: {place.partition: ends for place, ends in (await bounds(self._settings, topic)).items()}
+            for topic in self._topics[detector]
+        }
 
     def _learned_from(self, detector: str) -> Offsets:
         champion = self._registry.champion(detector)
-        for manifest in self._registry.versions(detector):
-            data = manifest.training_data
-            if manifest.version == champion and data.topic and data.offsets:
-                return {data.topic: {int(number): end for number, (_, end) in data.offsets.items()}}
-        return {}
+        if champion is None:
+            return {}
+        data = self._registry.manifest(detector, champion).training_data
+        if not data.topic or not data.offsets:
+            return {}
+        return {data.topic: {int(number): end for number, (_, end) in data.offsets.items()}}
 
     async def _train(self, lease: Lease, detector: str, due: Due, known: Remembered, topic: str) -> None:
         memory, now, token = self._memory(detector), self._clock.time(), lease.token
@@ -165,6 +183,7 @@ class Scheduler:
         with metrics.TRAINER_RUNNING.labels(detector).track_inprogress():
             run = Run(job, due, self._registry, self._parts, self._clock, self._emit, self._turn)
             result = await self._under(lease, run)
+        self._drifting_since.pop(detector, None)
         self.results.append(result)
         count_run(result, self._clock.time())
         self._emit({"event": "finished", **result.model_dump(mode="json", exclude={"stages", "offsets"})})

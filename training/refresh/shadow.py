@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from model.errors import ModelNotFound
+from model.errors import RegistryError
 from model.gate_report import RuleVerdict
 from model.registry import Registry
 from stream_app.clock import Clock
@@ -33,7 +33,8 @@ Tell = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True)
 class ShadowOutcome:
-    """What the shadow came to. `waits`: it has passed, and a person is to promote it (`shadow.approve`).
+    """What the shadow came to. `waits`: a person is to promote it, as `shadow.approve` asks or as somebody has put
+    another version in service meanwhile.
 
     `rules` are the verdicts on what was seen last.
     """
@@ -138,11 +139,11 @@ async def run_shadow(
     if champion is None or champion == version:
         why = "there is no champion to be held against" if champion is None else "it is in service"
         return ShadowOutcome(True, False, (), why)
-    sha256 = await asyncio.to_thread(_digest_of, registry, name, version)
+    manifest = await asyncio.to_thread(registry.manifest, name, version)
     begin = ModelUpdate(
         detector=name,
         version=version,
-        sha256=sha256,
+        sha256=manifest.sha256,
         action=UpdateAction.SHADOW,
         at=rfc3339(clock.time()),
         by="trainer",
@@ -150,16 +151,9 @@ async def run_shadow(
     )
     await publish(settings, begin)
     try:
-        return await _look(settings, begin, champion, clock, tell or (lambda *_: None))
+        return await _look(settings, registry, begin, champion, clock, tell or (lambda *_: None))
     finally:
         await asyncio.shield(_end(settings, begin, clock, publish))
-
-
-def _digest_of(registry: Registry, name: str, version: str) -> str:
-    found = next((each.sha256 for each in registry.versions(name) if each.version == version), None)
-    if found is None:
-        raise ModelNotFound(f"detector {name} has no version {version} that could be put in shadow")
-    return found
 
 
 async def _end(settings: Settings, begun: ModelUpdate, clock: Clock, publish: Publish) -> None:
@@ -170,7 +164,9 @@ async def _end(settings: Settings, begun: ModelUpdate, clock: Clock, publish: Pu
         log.warning("the end of a shadow can't be announced; workers end it by shadow.timeout", error=str(error))
 
 
-async def _look(settings: Settings, begun: ModelUpdate, champion: str, clock: Clock, tell: Tell) -> ShadowOutcome:
+async def _look(
+    settings: Settings, registry: Registry, begun: ModelUpdate, champion: str, clock: Clock, tell: Tell
+) -> ShadowOutcome:
     limits, rate = settings.shadow, settings.threshold.target_rate
     deadline = clock.monotonic() + limits.timeout
     rules = judge((), limits, rate)
@@ -189,7 +185,18 @@ async def _look(settings: Settings, begun: ModelUpdate, champion: str, clock: Cl
         outcome = _decide(rules, limits, late=clock.monotonic() >= deadline, unread=unread)
         if outcome is not None:
             return outcome
+        if (now := await _champion(registry, begun.detector)) not in (None, champion):
+            why = f"{now} was put in service meanwhile, and nothing is held against {champion} any more"
+            return ShadowOutcome(False, True, (), why, rules)
         await asyncio.sleep(limits.poll_interval)
+
+
+async def _champion(registry: Registry, name: str) -> str | None:
+    """The version in service; None where the registry does not say, which is no reason to end a shadow."""
+    try:
+        return await asyncio.to_thread(registry.champion, name)
+    except RegistryError:
+        return None
 
 
 def _of_this(found: Sequence[Comparison], begun: ModelUpdate, champion: str) -> list[Comparison]:

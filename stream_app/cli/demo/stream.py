@@ -14,11 +14,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
 from stream_app.cli.demo.account import Account
 from stream_app.cli.demo.process import DemoFailed
 from stream_app.cli.demo.scene import Planned
-from stream_app.cli.kafka import following, producing
+from stream_app.cli.kafka import following
+from stream_app.kafka import producing
 from stream_app.settings import Settings
 
 PATIENCE = 30.0  # seconds from the last record published until everything about it must have come
-MAX_BYTES = 1 << 20
 _POLL = 0.05  # seconds
 
 Show = Callable[[dict[str, Any]], None]
@@ -44,7 +44,7 @@ class LiveStream:
         watched = [topics.alerts, topics.scores, topics.dead_letter]
         async with (
             following(self._settings.kafka, watched) as consumer,
-            producing(self._settings.kafka, max_bytes=MAX_BYTES, linger=0.0) as producer,
+            producing(self._settings.kafka) as producer,
         ):
             publishing = [
                 asyncio.create_task(self._publish(producer, account.planned.values(), rate))
@@ -58,7 +58,7 @@ class LiveStream:
 
     async def go_on(self, rate: float) -> None:
         """Publishes the same again and again, for whoever looks at the page, until cancelled."""
-        async with producing(self._settings.kafka, max_bytes=MAX_BYTES, linger=0.0) as producer:
+        async with producing(self._settings.kafka) as producer:
             planned = [list(account.planned.values()) for account in self._accounts.values()]
             for records in itertools.zip_longest(*(itertools.cycle(each) for each in planned)):
                 self._check()
