@@ -23,6 +23,7 @@ from model.detector import Detector, Floats, Network, pick_device, raw_evidence
 from model.errors import TrainingError
 from model.gate_report import GateReport
 from model.image import ImageGanomaly
+from model.lineage import Promotion
 from model.manifest import Manifest, TrainingData, TrainingRun
 from model.objectives import DEFAULT_OBJECTIVE
 from model.registry import Registry
@@ -53,17 +54,27 @@ SAMPLE = 256  # training records whose codes and reconstructions must differ
 class TrainResult:
     """A new version, and what was measured on records that it did not learn from.
 
-    `curve` are the losses on the way, `stopped` is why the learning ended.
+    `promotion` is how it came into service, None where it didn't; `curve` are the losses on the way, `stopped` is why
+    the learning ended.
     """
 
     version: str
     path: str
     metrics: dict[str, float]
-    champion: bool
-    replaced: str | None  # the champion before, if any
+    promotion: Promotion | None
     curve: list[CurvePoint] = field(repr=False)
     stopped: str
     gate: GateReport | None = None  # what `examine` found; a version it refused is saved, and not promoted
+
+    @property
+    def champion(self) -> bool:
+        """Whether it is in service."""
+        return self.promotion is not None
+
+    @property
+    def replaced(self) -> str | None:
+        """The version that was in service before, if it is now and there was one."""
+        return self.promotion.replaced if self.promotion else None
 
 
 def train(
@@ -248,10 +259,9 @@ def _save(
     figures = draw(detector, data, parts, trained.fitted.scores, learned.curve, learned.kept)
     card = write_card(manifest, trained.raw, figures)
     version = job.registry.save(manifest, trained.network, card, figures)
-    if promote:
-        job.registry.promote(job.name, version)
+    promotion = job.registry.promote(job.name, version) if promote else None
     path = job.registry.path(job.name, version)
-    return TrainResult(version, path, trained.metrics, promote, champion, learned.curve, learned.stopped, report)
+    return TrainResult(version, path, trained.metrics, promotion, learned.curve, learned.stopped, report)
 
 
 @contextmanager

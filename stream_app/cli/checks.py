@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import socket
+import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from stream_app.cli.secrets import mask
-from stream_app.errors import BrokerUnavailable, GanomalyError
+from stream_app.errors import BrokerUnavailable, GanomalyError, SettingsError
 from stream_app.settings import Settings
 
 PATIENCE = 5.0  # seconds for one check
@@ -153,6 +155,20 @@ def check_embedded(settings: Settings) -> list[Finding]:
     return [Finding("embedded servers", State.OK, "installed; `ganomaly-stream local` starts them")]
 
 
+def check_schedule(settings: Settings) -> list[Finding]:
+    """Does the trainer's clock ever fire?"""
+    if settings.trainer.cron is None:
+        return []
+    from training.refresh.triggers import Cron
+
+    try:
+        fires = Cron(settings.trainer.cron, settings.trainer.timezone).after(time.time())
+    except SettingsError as error:
+        return [Finding("schedule", State.TROUBLE, str(error), "Mend it: `ganomaly-stream schedule` would not start")]
+    told = "never again" if fires is None else f"next at {datetime.fromtimestamp(fires, UTC):%Y-%m-%d %H:%M} UTC"
+    return [Finding("schedule", State.OK, f"{settings.trainer.cron} ({settings.trainer.timezone}) fires {told}")]
+
+
 def check_device(settings: Settings) -> list[Finding]:
     """Can torch use the device?"""
     from model.detector import pick_device
@@ -169,6 +185,7 @@ CHECKS: dict[str, Callable[[Settings], list[Finding]]] = {
     "Redis": check_redis,
     "registry": check_registry,
     "HTTP port": check_http,
+    "schedule": check_schedule,
     "device": check_device,
     "embedded servers": check_embedded,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +13,10 @@ from stream_app.cli.common import (
     RegistryOption,
     VersionOption,
     console,
-    error_console,
     print_json,
     user_name,
 )
-from stream_app.errors import DependencyError, ModelNotFound, UsageError
+from stream_app.errors import ModelNotFound, UsageError
 from stream_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -77,11 +75,14 @@ def show(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show how a version was made, what was in service and how its streams have drifted; with --json, all of each.
+    """Show how a version was made, what was in service, how its streams drift and what the trainer did last.
+
+    With --json, all of each.
 
     Example: ganomaly-stream models show images --registry models
     """
     from stream_app.cli.drift import ask_drift, drift_as_json, print_drift
+    from stream_app.cli.trainer import ask_last_run, last_run_as_json, print_last_run
 
     settings = _settings(registry, config)
     url, found = settings.registry.url, _registry(settings)
@@ -93,16 +94,19 @@ def show(
         what = f"version {wanted}" if wanted else "version in service"
         raise ModelNotFound(f"detector {name} in {url} has no {what}; versions: {known}")
     item, lineage, drift = versions[wanted], found.lineage(name), ask_drift(settings, name, wanted)
+    last_run = ask_last_run(settings, name)
     if json:
         state = {"champion": wanted == champion, "rolled_back": wanted in lineage.rolled_back}
         history = lineage.model_dump(mode="json")["entries"]
         told = {"path": found.path(name, wanted), "lineage": history, "drift": drift_as_json(drift)}
+        told["last_run"] = last_run_as_json(last_run)
         print_json({**item.model_dump(mode="json"), **state, **told})
         return
     console.print(_details(item, wanted == champion, wanted in lineage.rolled_back))
     if lineage.entries:
         console.print(_history(lineage))
     print_drift(drift, settings)
+    print_last_run(last_run)
     console.print(
         f"files in {found.path(name, wanted)}; card.md there says how it was made", markup=False, soft_wrap=True
     )
@@ -158,24 +162,10 @@ def rollback(
 
 def _tell(settings: Settings, found: Registry, name: str, promotion: Promotion, json: bool) -> None:
     """Publishes what was done, and prints it."""
-    from stream_app.cli.kafka import silence_client
-    from stream_app.updates import publish_update, update_of
+    from stream_app.cli.updates import tell_workers
 
-    silence_client()
+    published = tell_workers(settings, found, name, promotion)
     manifest = found.manifest(name, promotion.version)
-    try:
-        asyncio.run(publish_update(settings, update_of(name, promotion, manifest.sha256)))
-        published = True
-    except DependencyError as error:
-        published = False
-        wait = settings.registry.poll_interval
-        error_console.print(
-            f"warning: workers were not told, and find it when they next look (GANOMALY_REGISTRY__POLL_INTERVAL, "
-            f"{wait:g} s): {error}",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
     if json:
         print_json({"detector": name, **promotion.model_dump(mode="json"), "published": published})
         return

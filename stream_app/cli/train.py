@@ -130,6 +130,10 @@ def train(
         )
     if launched_rank() > 0:
         return
+    if result.promotion is not None:
+        from stream_app.cli.updates import tell_workers
+
+        tell_workers(settings, found, name, result.promotion)
     same = None if from_manifest is None else _same_weights(found, name, from_manifest, result.version)
     if json:
         again = {} if same is None else {"same_weights": same}

@@ -163,7 +163,7 @@ def test_without_a_broker_there_is_one_line_and_no_traceback(run, pictures, comm
     assert "Traceback" not in done.stderr
 
 
-def test_train_evaluate_and_the_registry_agree(run, tmp_path, digits):
+def test_train_evaluate_and_the_registry_agree(run, settings, client, tmp_path, digits):
     x = np.concatenate([digits.train[:300], digits.anomalous[:20]])
     np.savez(tmp_path / "train.npz", x=x, y=[0] * 300 + [1] * 20)
     np.savez(
@@ -172,6 +172,8 @@ def test_train_evaluate_and_the_registry_agree(run, tmp_path, digits):
     registry = ["--registry", "models"]
     training = ["train", "--kind", "image", "--data", "train.npz", "--name", "digits", "--seconds", "2"]
     (trained,) = lines(run(*training, *registry, "--json"))
+    (update,) = client.read(settings.topics.model_updates, lambda found: len(found) == 1)
+    assert json.loads(update.value())["version"] == trained["version"]
     assert set(trained) == {"version", "path", "metrics"}
     assert Path(tmp_path / trained["path"], "manifest.json").is_file()
 
@@ -282,12 +284,13 @@ def test_doctor_names_everything_that_is_wrong_and_how_to_mend_it(run, tmp_path)
         "GANOMALY_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "GANOMALY_REDIS__URL": "redis://:pa55word@127.0.0.1:1/0",
         "GANOMALY_REGISTRY__URL": str(tmp_path / "empty"),
+        "GANOMALY_TRAINER__CRON": "0 0 30 2 *",
     }
     done = run("doctor", "--json", environment=environment)
     assert done.returncode == 1
     *findings, last = (json.loads(line) for line in done.stdout.splitlines())
     wrong = {finding["check"] for finding in findings if finding["state"] == "trouble"}
-    assert {"Kafka", "Redis"} < wrong
+    assert {"Kafka", "Redis", "schedule"} < wrong
     assert len([check for check in wrong if check.startswith("route ")]) == 2
     assert all(finding["mend"] for finding in findings if finding["state"] == "trouble")
     assert last["trouble"] == len(wrong)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis.asyncio import Redis
@@ -81,6 +81,12 @@ class Memory:
         except (ValidationError, ValueError) as error:
             log.warning("what was remembered can't be read; it begins anew", detector=self._detector, error=str(error))
             return Remembered(handled=now)
+
+    async def last_run(self) -> dict[str, Any] | None:
+        """The result of the last run that came to an end, as it was written; None where there was none."""
+        async with redis_errors(self._client, self._settings):
+            value: bytes | None = await self._client.hget(self._key, "run")
+        return None if value is None else cast("dict[str, Any] | None", json.loads(value))
 
     async def write(self, token: int, **fields: Any) -> bool:
         """Changes fields; false, and nothing is written, when a holder with a higher token has written since."""
