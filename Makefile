@@ -48,6 +48,10 @@ bench-swaps: install ## Measure what a new version each second costs the records
 bench-poison: install ## Measure what a stream with anomalies in it teaches the next version
 	$(VENV)/bin/python benchmarks/poison.py
 
+.PHONY: refresh
+refresh: install ## Let a stream drift and its weights refresh themselves, and draw it: make refresh DATA=DIR
+	$(VENV)/bin/python benchmarks/refresh.py --data $(DATA)
+
 .PHONY: replay
 replay: install ## Compare the stream with the file on real series: make replay DATA=DIR, half an hour
 	$(VENV)/bin/python benchmarks/replay.py --data $(DATA)

@@ -77,7 +77,8 @@ class Company(Protocol):
     ) -> None:
         """Rows `[n, …]` that were scored in `seconds`, and answered for. Raises nothing.
 
-        Whoever takes long asks `is_idle` again and again, and returns once it is false: others wait.
+        Called when nothing waits. Whoever takes long asks `is_idle` again and again, and returns once it is false:
+        others wait. Where it is false at once, the next batch was scored before there was time for this one.
         """
         ...
 
@@ -106,6 +107,17 @@ class _Call:
     future: asyncio.Future[Any]
 
 
+@dataclass(slots=True)
+class _Watch:
+    """A batch that was answered for, and that its detector's company has not looked at yet."""
+
+    company: Company
+    rows: NDArray[Any]
+    scores: Scores
+    scorer: Scorer
+    seconds: float
+
+
 class ScoringThread:
     """Scores rows for any number of detectors, in one thread, oldest batch first.
 
@@ -130,6 +142,7 @@ class ScoringThread:
         self._batchers: dict[str, MicroBatcher] = {}
         self._calls: list[_Call] = []
         self._company: dict[str, Company] = {}
+        self._unwatched: dict[str, _Watch] = {}
         self._wake = threading.Condition()
         self._closed = False
         self._busy_since: float | None = None
@@ -166,6 +179,7 @@ class ScoringThread:
         with self._wake:
             if company is None:
                 self._company.pop(detector, None)
+                self._unwatched.pop(detector, None)
             else:
                 self._company[detector] = company
 
@@ -216,13 +230,15 @@ class ScoringThread:
         try:
             if isinstance(work, _Call):
                 self._answer(work)
+            elif isinstance(work, _Watch):
+                work.company.watch(work.rows, work.scores, work.scorer, work.seconds, self._is_idle)
             else:
                 self._score(*work)
         finally:
             self._busy_since = None
         return True
 
-    def _next(self) -> _Call | tuple[str, Scorer, Batch] | None:
+    def _next(self) -> _Call | _Watch | tuple[str, Scorer, Batch] | None:
         """Waits for the next thing to do; None when the thread shall end."""
         with self._wake:
             while not self._closed:
@@ -230,6 +246,8 @@ class ScoringThread:
                     return self._calls.pop(0)
                 now = self._clock.monotonic()
                 waiting = [(due, name) for name, each in self._batchers.items() if (due := each.due_at()) is not None]
+                if not waiting and self._unwatched:
+                    return self._unwatched.popitem()[1]
                 if not waiting:
                     self._wake.wait()
                     continue
@@ -263,8 +281,16 @@ class ScoringThread:
             if not job.left:
                 finished.append((job, _merge(job.pieces)))
         self._settle(finished)
-        if (company := self._company.get(name)) is not None:
-            company.watch(batch.rows, scores, scorer, seconds, self._is_idle)
+        self._leave_to_company(name, batch.rows, scores, scorer, seconds)
+
+    def _leave_to_company(self, name: str, rows: NDArray[Any], scores: Scores, scorer: Scorer, seconds: float) -> None:
+        """For when nothing waits: an anomaly's place is asked for as soon as its batch is answered for."""
+        with self._wake:
+            company, missed = self._company.get(name), self._unwatched.pop(name, None)
+            if company is not None:
+                self._unwatched[name] = _Watch(company, rows, scores, scorer, seconds)
+        if missed is not None:
+            missed.company.watch(missed.rows, missed.scores, missed.scorer, missed.seconds, lambda: False)
 
     def _is_idle(self) -> bool:
         with self._wake:

@@ -159,6 +159,41 @@ async def test_the_scoring_thread_answers_first_and_leaves_the_challenger_out_un
     assert challenger.comparison("w", "r").rows == 10
 
 
+async def test_the_place_of_an_anomaly_is_found_before_the_challenger_s_turn_which_comes_all_the_same() -> None:
+    """As in a stream that has drifted, each of whose batches has an alert."""
+    loop = asyncio.get_running_loop()
+    thread = ScoringThread(BatchSettings(), SystemClock(), loop, pytest.fail)
+    order: list[str] = []
+    places = [loop.create_future() for _ in range(3)]
+
+    class Alerts(Version):
+        def score(self, inputs: Any) -> ScoredRows:
+            place = places[len(self.sizes)]
+            loop.call_soon_threadsafe(place.set_result, thread.localize(self, inputs[:1]))
+            return super().score(inputs)
+
+        def localize(self, inputs: Any) -> Any:
+            order.append("place")
+            return super().localize(inputs)
+
+    class Second(Version):
+        def score(self, inputs: Any) -> ScoredRows:
+            order.append("challenger")
+            return super().score(inputs)
+
+    challenger = Challenger(Second("b"), ALWAYS, 2.0, SystemClock())
+    thread.use("images", Alerts("a"))
+    thread.accompany("images", challenger)
+    thread.start()
+    for number in range(3):
+        await thread.submit("images", ROWS[:8])
+        await (await places[number])
+        await _until(lambda number=number: challenger.comparison("w", "r").rows == 8 * (number + 1))
+    thread.close()
+    assert order == ["place", "challenger"] * 3
+    assert challenger.comparison("w", "r").skipped_load == 0
+
+
 async def test_a_challenger_that_raises_costs_the_champion_nothing() -> None:
     thread = ScoringThread(BatchSettings(), SystemClock(), asyncio.get_running_loop(), pytest.fail)
     thread.use("images", Version("a"))
