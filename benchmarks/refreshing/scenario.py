@@ -6,6 +6,7 @@ Planted throughout are pictures of a broken or dirty camera, by the generator of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,10 +41,24 @@ class Published:
     is_anomaly: bool
 
 
-class Line:
-    """Pictures for each phase, out of pools that share none: `history` `[N, 28, 28]` is what is trained on first."""
+def broken_camera(pictures: Pictures) -> Pictures:
+    """Normal pictures `[N, H, W]` as a camera that is broken or dirty gives them."""
+    result = corrupt(pictures, 0.9, CAMERA_DEFECTS, seed=0)
+    chosen: Pictures = result.x[result.y == 1]
+    return chosen
 
-    def __init__(self, pictures: Pictures, digits: NDArray[np.uint8], seed: int = 0) -> None:
+
+class Line:
+    """Pictures for each phase, out of pools that share none: `history` `[N, H, W]` is what is trained on first."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        digits: NDArray[np.integer],
+        spoil: Callable[[Pictures], Pictures] = broken_camera,
+        seed: int = 0,
+    ) -> None:
+        """`spoil` makes the anomalies that are planted out of normal pictures."""
         self._random = np.random.default_rng(seed)
         normal = self._random.permutation(np.flatnonzero(np.isin(digits, NORMAL)))
         new = self._random.permutation(np.flatnonzero(digits == NEW))
@@ -52,8 +67,7 @@ class Line:
         self._normal = {phase: pictures[part[len(part) // 4 :]] for phase, part in zip(Phase, parts[1:], strict=True)}
         self._new = dict(zip(Phase, (pictures[part] for part in np.array_split(new, 3)), strict=True))
         self._planted = {
-            phase: _corrupted(pictures[part[: len(part) // 4]], seed)
-            for phase, part in zip(Phase, parts[1:], strict=True)
+            phase: spoil(pictures[part[: len(part) // 4]]) for phase, part in zip(Phase, parts[1:], strict=True)
         }
 
     def next(self, phase: Phase) -> Published:
@@ -64,12 +78,6 @@ class Line:
             pool = self._new
         picture = pool[phase][self._random.integers(len(pool[phase]))]
         return Published(phase, picture if phase is Phase.BEFORE else changed(picture), is_anomaly)
-
-
-def _corrupted(pictures: Pictures, seed: int) -> Pictures:
-    result = corrupt(pictures, 0.9, CAMERA_DEFECTS, seed)
-    chosen: Pictures = result.x[result.y == 1]
-    return chosen
 
 
 def changed(picture: Pictures) -> Pictures:

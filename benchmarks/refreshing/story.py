@@ -31,8 +31,11 @@ from training.loop import train
 TOPIC, DETECTOR, STREAM = "records.line", "line", b"camera-1"
 SETTINGS = {
     "GANOMALY_TRAINER__ON_DRIFT": "true",
+    # Days in minutes: with the default, anomalies a second apart are one episode, of which nothing is learned.
+    "GANOMALY_ALERTS__COOL_DOWN": "0",
     "GANOMALY_TRAINER__POLL_INTERVAL": "1",
     "GANOMALY_SCORES__PUBLISH": "true",
+    "GANOMALY_WORKER__TORCH_THREADS": "1",  # worker, trainer, broker and publisher share a small machine
     "GANOMALY_HTTP__PORT": "0",
     "GANOMALY_LOG__FORMAT": "json",
 }

@@ -200,12 +200,15 @@ def _of_stream(
 
 def _again(settings: Settings, registry: Registry, name: str, version: str, silent: bool) -> tuple[Dataset, _Order]:
     """What a version was trained on, and how."""
+    import torch
+
     from stream_app.cli.train_stream import read_again
 
     manifest = registry.manifest(name, version)
     snapshot = read_again(settings, registry, manifest, silent)
     run, config = manifest.run, manifest.network()
     assert run is not None  # as it has offsets
+    torch.set_num_threads(run.threads)
     pictures = config if isinstance(config, ImageConfig) else None
     order = _Order(
         manifest.kind,

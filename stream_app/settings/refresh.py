@@ -36,6 +36,9 @@ class TrainerSettings(Section):
         60.0, description="a trainer that is silent for so long is replaced, and must have stopped before"
     )
     poll_interval: PositiveSeconds = Field(5.0, description="how often records, drift and requests are looked at")
+    torch_threads: Annotated[int, Field(ge=0)] = Field(
+        1, description="of the process that trains; 0 leaves it to torch. With one, a worker on the machine goes on"
+    )
     nice: Annotated[int, Field(ge=0, le=19)] = Field(10, description="niceness of the process that trains")
     http_port: Annotated[int, Field(ge=0, le=65535)] = Field(0, description="of the trainer's metrics; 0: none")
 

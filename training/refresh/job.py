@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+import torch
+
 from model.detector import Detector
 from model.gate_report import GateReport
 from model.lineage import Promotion
@@ -35,6 +37,8 @@ def make(job: Job, report: Report) -> Made:
     """
     settings, registry = job.settings, Registry(job.settings.registry.url)
     configure(settings.log)
+    if settings.trainer.torch_threads:
+        torch.set_num_threads(settings.trainer.torch_threads)
     version = registry.champion(job.detector)
     if version is None:
         raise ModelNotFound(
