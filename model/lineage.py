@@ -54,15 +54,22 @@ class Lineage(BaseModel):
         except ValidationError as error:
             raise ManifestError(f"{where}: {first_fault(error, 'the whole')} (this release reads schema 1)") from error
 
+    def unfinished(self, champion: str | None) -> Promotion | None:
+        """The newest entry, where the `champion` file still says what it replaced; None elsewhere.
+
+        Whoever wrote the entry has yet to write the file, or died before that.
+        """
+        last = self.entries[-1] if self.entries else None
+        return last if last is not None and last.version != champion == last.replaced else None
+
     def current(self, champion: str | None) -> str | None:
         """What is in service, given what the `champion` file says.
 
-        The lineage is written first, so the newest entry counts also while the file still has what it replaced. A file
-        that says something else was written by other hands, and counts.
+        The lineage is written first, so the newest entry counts also while it is unfinished. A file that says something
+        else was written by other hands, and counts.
         """
-        if self.entries and champion in (self.entries[-1].version, self.entries[-1].replaced):
-            return self.entries[-1].version
-        return champion
+        begun = self.unfinished(champion)
+        return champion if begun is None else begun.version
 
     def before(self, version: str | None) -> Iterator[str]:
         """Other versions that were in service and were not rolled back, the latest first; some more than once."""

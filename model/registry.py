@@ -9,7 +9,8 @@ is put last. Nobody sees half of one.
 
 Putting a version in service changes two files, and no storage changes two at once. The lineage is written first and
 decides: of two that promote at once, one finds it changed and looks again. The champion file then follows the lineage's
-last entry, and whoever wrote it looks afterwards whether that still is the last.
+last entry, and whoever wrote it looks afterwards whether that still is the last. Who finds a change whose writer has
+yet to write that file, or died before, writes it first, so that the file is never more than one entry behind.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Registry:
     ) -> Promotion:
         """Puts a version in service and returns the entry of the lineage about it.
 
+        Where somebody died over putting this version in service, that is brought to its end, and its entry returned.
         `token`: of a trainer that promotes on its own; a person gives none. Raises ModelNotFound or DigestMismatch for
         a version that is not there or not whole; with a token StaleToken, and RolledBack for a version that a person
         has rolled back.
@@ -106,17 +108,23 @@ class Registry:
         self._verified(name, version)
         if token is not None:
             self._storage.check_fencing()
+        elif (begun := self._unfinished(name)) is not None and begun.version == version:
+            return self._finish(name, begun)
         wanted = Promotion(at=datetime.now(UTC), version=version, by=by, reason=reason, token=token)
         return self._put_in_service(name, wanted, Lineage.promoted)
 
     def rollback(self, name: str, to: str | None = None, *, by: str = "", reason: str = "") -> Promotion:
         """Puts a version in service that was in service before, and marks those that came after it as rolled back.
 
-        Without `to`, the last one before the one in service that was not rolled back itself. Raises ModelNotFound where
-        there is none, and what `promote` raises.
+        Without `to`, the last one before the one in service that was not rolled back itself. A rollback that somebody
+        died over is brought to its end instead, and its entry returned: going back once more would leave the version
+        that was wanted. Raises ModelNotFound where there is none, and what `promote` raises.
         """
-        target = self._target(name, to)
-        self._verified(name, target)
+        if to is not None:
+            self._verified(name, to)
+        if (begun := self._unfinished(name)) is not None and self._asks_again(name, begun, to):
+            return self._finish(name, begun)
+        target = self._previous(name) if to is None else self._known(name, to)
         wanted = Promotion(at=datetime.now(UTC), version=target, action="rollback", by=by, reason=reason)
         return self._put_in_service(name, wanted, Lineage.went_back)
 
@@ -225,32 +233,57 @@ class Registry:
             "Its upload was cut off, or files were removed: put it there again, or train another"
         )
 
-    def _target(self, name: str, to: str | None) -> str:
-        lineage, current = self.lineage(name), self.champion(name)
-        current = lineage.current(current)
-        if to is None:
-            usable = (item for item in lineage.before(current) if self._read_manifest(name, item) is not None)
-            if (target := next(usable, None)) is None:
-                raise ModelNotFound(
-                    f"detector {name} has no version to go back to: none was in service before {current} that is still "
-                    "there and was not rolled back; `ganomaly-stream models promote` puts any version in service"
-                )
-            return target
-        if to == current:
-            raise RegistryError(f"detector {name}: version {to} is in service already")
-        if not lineage.knows(to) and self._read_manifest(name, to) is not None:
+    def _previous(self, name: str) -> str:
+        """The last version before the one in service that can be gone back to."""
+        lineage = self.lineage(name)
+        current = lineage.current(self.champion(name))
+        usable = (item for item in lineage.before(current) if self._is_whole(name, item))
+        if (target := next(usable, None)) is None:
+            raise ModelNotFound(
+                f"detector {name} has no version to go back to: none was in service before {current} that is still "
+                "there and was not rolled back; `ganomaly-stream models promote` puts any version in service"
+            )
+        return target
+
+    def _known(self, name: str, version: str) -> str:
+        """A version that was in service, and isn't."""
+        lineage = self.lineage(name)
+        if version == lineage.current(self.champion(name)):
+            raise RegistryError(f"detector {name}: version {version} is in service already")
+        if not lineage.knows(version):
             raise RegistryError(
-                f"detector {name}: version {to} was never in service, so there is no going back to it; "
+                f"detector {name}: version {version} was never in service, so there is no going back to it; "
                 "`ganomaly-stream models promote` puts it in service"
             )
-        return to
+        return version
+
+    def _asks_again(self, name: str, begun: Promotion, to: str | None) -> bool:
+        """Whether a rollback asks for what somebody died over; a promotion it goes back from, unless it names it."""
+        if to is not None:
+            return begun.version == to
+        return begun.action == "rollback" and self._is_whole(name, begun.version)
+
+    def _unfinished(self, name: str) -> Promotion | None:
+        return self.lineage(name).unfinished(self.champion(name))
+
+    def _finish(self, name: str, begun: Promotion) -> Promotion:
+        """Does what is left of a change that is in the lineage already."""
+        self._point_to_last(name)
+        return begun
 
     def _put_in_service(
         self, name: str, wanted: Promotion, change: Callable[[Lineage, Promotion, str | None], Lineage]
     ) -> Promotion:
         def decide(lineage: Lineage) -> Lineage:
             # A put whose answer was lost is repeated by the client, and then finds the file changed: by itself.
-            return lineage if lineage.holds(wanted) else change(lineage, wanted, self.champion(name))
+            if lineage.holds(wanted):
+                return lineage
+            champion = self.champion(name)
+            changed = change(lineage, wanted, champion)
+            # A champion file two entries behind could not be told from one that other hands wrote.
+            if lineage.unfinished(champion) is not None and champion != wanted.version:
+                self._point_to_last(name)
+            return changed
 
         entries = self._change_lineage(name, decide).entries
         self._point_to_last(name)

@@ -91,6 +91,15 @@ def test_a_champion_file_that_lags_behind_does_not_hide_the_last_entry_and_one_b
     assert Lineage().current("z") == "z"
 
 
+def test_a_change_is_unfinished_while_the_champion_file_says_what_it_replaced() -> None:
+    lineage, _ = history("a", "b")
+    assert lineage.unfinished("a") == lineage.entries[-1]
+    assert lineage.unfinished("b") is lineage.unfinished("z") is None
+    assert history("a")[0].unfinished(None) is not None
+    assert history("a", "a")[0].unfinished("a") is None
+    assert Lineage().unfinished(None) is None
+
+
 def test_a_promotion_is_found_whatever_it_replaced() -> None:
     promotion = Promotion(at=START, version="b", by="ada", reason="better")
     lineage = Lineage().promoted(promotion, "a")
