@@ -94,10 +94,13 @@ def check_registry(settings: Settings) -> list[Finding]:
     try:
         registry = Registry(settings.registry.url)
         known = registry.detectors()
+        broken = {f"{name} {version}": why for name in known for version, why in registry.survey(name).broken.items()}
     except Exception as error:  # each fsspec file system raises its own
         mend = "Name a folder or an fsspec URL that can be read in GANOMALY_REGISTRY__URL"
         return [Finding("registry", State.TROUBLE, f"{url} can't be read: {mask(str(error))}", mend)]
     findings = [Finding("registry", State.OK, f"{url} can be read; detectors: {', '.join(known) or 'none yet'}")]
+    mend = "Put it there again, or remove its folder; nothing else is affected"
+    findings += [Finding(which, State.NOTE, f"broken: {mask(why)}", mend) for which, why in broken.items()]
     for topic, detector in settings.routes.items():
         route = f"route {topic}"
         try:
