@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from types import EllipsisType
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
-from model.errors import ManifestError, RolledBack, StaleToken, first_fault
+from model.errors import ChampionChanged, ManifestError, RolledBack, StaleToken, first_fault
 
 MOST_ENTRIES = 1000  # a detector that is trained every hour has more in six weeks; the oldest go
 
@@ -87,18 +88,25 @@ class Lineage(BaseModel):
             )
         return self.model_copy(update={"token": token})
 
-    def promoted(self, promotion: Promotion, champion: str | None) -> Lineage:
-        """With a version in service. Raises StaleToken, or RolledBack for a trainer's of a version rolled back."""
+    def promoted(
+        self, promotion: Promotion, champion: str | None, expected: str | EllipsisType | None = ...
+    ) -> Lineage:
+        """With a version in service, in place of `expected` where that is given.
+
+        Raises StaleToken, RolledBack for a trainer's of a version rolled back, or ChampionChanged.
+        """
         version, token = promotion.version, promotion.token
-        if token is None:
-            return self._with(promotion, champion, self.token, self.rolled_back - {version})
-        fenced = self.fenced(token)
-        if version in self.rolled_back:
+        fenced = self if token is None else self.fenced(token)
+        if token is not None and version in self.rolled_back:
             raise RolledBack(
                 f"version {version} was rolled back; only a person puts it in service again, with "
                 "`ganomaly-stream models promote`"
             )
-        return self._with(promotion, champion, fenced.token, self.rolled_back)
+        if expected not in (..., current := self.current(champion)):
+            raise ChampionChanged(
+                f"{current or 'none'} was put in service meanwhile, and {version} was to replace {expected or 'none'}"
+            )
+        return self._with(promotion, champion, fenced.token, self.rolled_back - {version})
 
     def went_back(self, promotion: Promotion, champion: str | None) -> Lineage:
         """With a version in service again, and all that came into service after it marked as rolled back."""

@@ -20,6 +20,8 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from types import EllipsisType
 from typing import NamedTuple
 
 from safetensors import SafetensorError
@@ -117,14 +119,22 @@ class Registry:
         self._change_lineage(name, lambda lineage: lineage.fenced(token))
 
     def promote(
-        self, name: str, version: str, *, by: str = "", reason: str = "", token: int | None = None
+        self,
+        name: str,
+        version: str,
+        *,
+        by: str = "",
+        reason: str = "",
+        token: int | None = None,
+        expected: str | EllipsisType | None = ...,
     ) -> Promotion:
         """Puts a version in service and returns the entry of the lineage about it.
 
         Where somebody died over putting this version in service, that is brought to its end, and its entry returned.
-        `token`: of a trainer that promotes on its own; a person gives none. Raises ModelNotFound or DigestMismatch for
+        `token`: of a trainer that promotes on its own; a person gives none. `expected`: the version that it is to
+        replace, None for the first one; without it, whichever is in service. Raises ModelNotFound or DigestMismatch for
         a version that is not there or not whole; with a token StaleToken, and RolledBack for a version that a person
-        has rolled back.
+        has rolled back; ChampionChanged where another than the expected one is in service at the moment of the change.
         """
         self._verified(name, version)
         if token is not None:
@@ -132,7 +142,7 @@ class Registry:
         elif (begun := self._unfinished(name)) is not None and begun.version == version:
             return self._finish(name, begun)
         wanted = Promotion(at=datetime.now(UTC), version=version, by=by, reason=reason, token=token)
-        return self._put_in_service(name, wanted, Lineage.promoted)
+        return self._put_in_service(name, wanted, partial(Lineage.promoted, expected=expected))
 
     def rollback(
         self,

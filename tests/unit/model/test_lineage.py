@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from model.errors import ManifestError, RolledBack, StaleToken
+from model.errors import ChampionChanged, ManifestError, RolledBack, StaleToken
 from model.lineage import MOST_ENTRIES, Lineage, Promotion
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -82,6 +82,21 @@ def test_a_trainer_does_not_promote_what_was_rolled_back_until_a_person_has() ->
         lineage.promoted(by_trainer("b", 1), champion)
     lineage, champion = history("a", "b", "<a", "b", "c")
     assert lineage.promoted(by_trainer("b", 1), champion).entries[-1].version == "b"
+
+
+def test_a_promotion_that_is_to_replace_another_than_the_one_in_service_is_refused() -> None:
+    lineage, champion = history("a", "b")
+    for expected in ("a", None):
+        with pytest.raises(
+            ChampionChanged, match=f"b was put in service meanwhile, and c was to replace {expected or 'none'}"
+        ):
+            lineage.promoted(by_trainer("c", 1), champion, expected)
+        with pytest.raises(ChampionChanged):  # also while the champion file is still to be written
+            lineage.promoted(by_trainer("c", 1), "a", expected)
+    assert lineage.promoted(by_trainer("c", 1), champion, "b").entries[-1].version == "c"
+    assert Lineage().promoted(by_trainer("c", 1), None, None).entries[-1].version == "c"
+    with pytest.raises(StaleToken):
+        lineage.fenced(2).promoted(by_trainer("c", 1), champion, "a")
 
 
 def test_a_champion_file_that_lags_behind_does_not_hide_the_last_entry_and_one_by_other_hands_counts() -> None:
