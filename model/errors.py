@@ -44,6 +44,10 @@ class RolledBack(RegistryError):
     """A version that was rolled back, which only a person puts in service again."""
 
 
+class ChampionChanged(RegistryError):
+    """Another version was put in service than the one that a promotion was to replace."""
+
+
 def first_fault(error: ValidationError, whole: str) -> str:
     """The first field that is wrong, and how; `whole` is named where it is not one field."""
     first = error.errors()[0]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import takewhile
+from types import EllipsisType
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
-from model.errors import ManifestError, RolledBack, StaleToken, first_fault
+from model.errors import ChampionChanged, ManifestError, RolledBack, StaleToken, first_fault
 
 MOST_ENTRIES = 1000  # a detector that is trained every hour has more in six weeks; the oldest go
 
@@ -54,15 +55,22 @@ class Lineage(BaseModel):
         except ValidationError as error:
             raise ManifestError(f"{where}: {first_fault(error, 'the whole')} (this release reads schema 1)") from error
 
+    def unfinished(self, champion: str | None) -> Promotion | None:
+        """The newest entry, where the `champion` file still says what it replaced; None elsewhere.
+
+        Whoever wrote the entry has yet to write the file, or died before that.
+        """
+        last = self.entries[-1] if self.entries else None
+        return last if last is not None and last.version != champion == last.replaced else None
+
     def current(self, champion: str | None) -> str | None:
         """What is in service, given what the `champion` file says.
 
-        The lineage is written first, so the newest entry counts also while the file still has what it replaced. A file
-        that says something else was written by other hands, and counts.
+        The lineage is written first, so the newest entry counts also while it is unfinished. A file that says something
+        else was written by other hands, and counts.
         """
-        if self.entries and champion in (self.entries[-1].version, self.entries[-1].replaced):
-            return self.entries[-1].version
-        return champion
+        begun = self.unfinished(champion)
+        return champion if begun is None else begun.version
 
     def before(self, version: str | None) -> Iterator[str]:
         """Other versions that were in service and were not rolled back, the latest first; some more than once."""
@@ -80,18 +88,25 @@ class Lineage(BaseModel):
             )
         return self.model_copy(update={"token": token})
 
-    def promoted(self, promotion: Promotion, champion: str | None) -> Lineage:
-        """With a version in service. Raises StaleToken, or RolledBack for a trainer's of a version rolled back."""
+    def promoted(
+        self, promotion: Promotion, champion: str | None, expected: str | EllipsisType | None = ...
+    ) -> Lineage:
+        """With a version in service, in place of `expected` where that is given.
+
+        Raises StaleToken, RolledBack for a trainer's of a version rolled back, or ChampionChanged.
+        """
         version, token = promotion.version, promotion.token
-        if token is None:
-            return self._with(promotion, champion, self.token, self.rolled_back - {version})
-        fenced = self.fenced(token)
-        if version in self.rolled_back:
+        fenced = self if token is None else self.fenced(token)
+        if token is not None and version in self.rolled_back:
             raise RolledBack(
                 f"version {version} was rolled back; only a person puts it in service again, with "
                 "`ganomaly-stream models promote`"
             )
-        return self._with(promotion, champion, fenced.token, self.rolled_back)
+        if expected not in (..., current := self.current(champion)):
+            raise ChampionChanged(
+                f"{current or 'none'} was put in service meanwhile, and {version} was to replace {expected or 'none'}"
+            )
+        return self._with(promotion, champion, fenced.token, self.rolled_back - {version})
 
     def went_back(self, promotion: Promotion, champion: str | None) -> Lineage:
         """With a version in service again, and all that came into service after it marked as rolled back."""

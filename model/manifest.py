@@ -139,9 +139,14 @@ class Manifest(BaseModel):
             raise ManifestError(f"{where}: {first_fault(error, 'the whole')} (this release reads schema 2)") from error
 
 
+def is_name(value: str) -> bool:
+    """Whether a detector or a version may have this name."""
+    return re.fullmatch(NAME_PATTERN, value) is not None
+
+
 def check_name(value: str, what: str) -> str:
     """A name that is safe as a folder. Raises ManifestError with the rule otherwise."""
-    if not re.fullmatch(NAME_PATTERN, value):
+    if not is_name(value):
         raise ManifestError(
             f"{what} {value!r}: 1 to 128 letters, digits, '.', '_' or '-', and a letter or digit to begin with"
         )

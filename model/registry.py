@@ -9,7 +9,8 @@ is put last. Nobody sees half of one.
 
 Putting a version in service changes two files, and no storage changes two at once. The lineage is written first and
 decides: of two that promote at once, one finds it changed and looks again. The champion file then follows the lineage's
-last entry, and whoever wrote it looks afterwards whether that still is the last.
+last entry, and whoever wrote it looks afterwards whether that still is the last. Who finds a change whose writer has
+yet to write that file, or died before, writes it first, so that the file is never more than one entry behind.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
+from types import EllipsisType
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
@@ -28,7 +32,7 @@ from model.config import ImageConfig, Profile, SequenceConfig
 from model.detector import Detector, Network, build, pick_device
 from model.errors import DigestMismatch, ManifestError, ModelNotFound, RegistryError
 from model.lineage import Lineage, Promotion
-from model.manifest import Manifest, check_name
+from model.manifest import Manifest, check_name, is_name
 from model.storage import open_storage
 
 WEIGHTS = "weights.safetensors"
@@ -38,6 +42,13 @@ CHAMPION = "champion"
 LINEAGE = "lineage.json"
 _ATTEMPTS = 50  # to change a file that others change too
 _PAUSE = 0.02  # seconds between them, at most, times the number of the attempt up to ten
+
+
+class Versions(NamedTuple):
+    """What there is of a detector: manifests, the oldest first, and why those of other versions can't be read."""
+
+    sound: list[Manifest]
+    broken: dict[str, str]
 
 
 class Registry:
@@ -58,18 +69,31 @@ class Registry:
         return f"{self._folder(name)}/{check_name(version, 'version')}"
 
     def detectors(self) -> list[str]:
-        """Names of the detectors that have a version, in order."""
-        return [name for name in self._storage.children(self._storage.root) if self.versions(name)]
+        """Names of the detectors that have a version, if only a broken one, in order.
+
+        What else lies there, such as the `lost+found` of a volume, is passed over.
+        """
+        return [name for name in self._names(self._storage.root) if any(self.survey(name))]
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, as in a folder that is not mounted."""
         return not self._storage.children(self._storage.root)
 
     def versions(self, name: str) -> list[Manifest]:
-        """Manifests of all versions, oldest first. Raises ManifestError for a broken one."""
-        children = (child for child in self._storage.children(self._folder(name)) if child not in (CHAMPION, LINEAGE))
-        found = [self._read_manifest(name, child) for child in children]
-        return sorted((item for item in found if item), key=lambda item: (item.created_at, item.version))
+        """Manifests of all versions that can be read, oldest first; `survey` tells of the others too."""
+        return self.survey(name).sound
+
+    def survey(self, name: str) -> Versions:
+        """All versions, also those whose manifest can't be read; their weights are not looked at."""
+        sound, broken = [], {}
+        for child in self._names(self._folder(name)):
+            try:
+                manifest = None if child in (CHAMPION, LINEAGE) else self._read_manifest(name, child)
+            except ManifestError as error:
+                broken[child] = str(error)
+            else:
+                sound += [manifest] if manifest else []
+        return Versions(sorted(sound, key=lambda item: (item.created_at, item.version)), broken)
 
     def manifest(self, name: str, version: str) -> Manifest:
         """The manifest of a version. Raises ModelNotFound or ManifestError."""
@@ -95,28 +119,52 @@ class Registry:
         self._change_lineage(name, lambda lineage: lineage.fenced(token))
 
     def promote(
-        self, name: str, version: str, *, by: str = "", reason: str = "", token: int | None = None
+        self,
+        name: str,
+        version: str,
+        *,
+        by: str = "",
+        reason: str = "",
+        token: int | None = None,
+        expected: str | EllipsisType | None = ...,
     ) -> Promotion:
         """Puts a version in service and returns the entry of the lineage about it.
 
-        `token`: of a trainer that promotes on its own; a person gives none. Raises ModelNotFound or DigestMismatch for
+        Where somebody died over putting this version in service, that is brought to its end, and its entry returned.
+        `token`: of a trainer that promotes on its own; a person gives none. `expected`: the version that it is to
+        replace, None for the first one; without it, whichever is in service. Raises ModelNotFound or DigestMismatch for
         a version that is not there or not whole; with a token StaleToken, and RolledBack for a version that a person
-        has rolled back.
+        has rolled back; ChampionChanged where another than the expected one is in service at the moment of the change.
         """
         self._verified(name, version)
         if token is not None:
             self._storage.check_fencing()
+        elif (begun := self._unfinished(name)) is not None and begun.version == version:
+            return self._finish(name, begun)
         wanted = Promotion(at=datetime.now(UTC), version=version, by=by, reason=reason, token=token)
-        return self._put_in_service(name, wanted, Lineage.promoted)
+        return self._put_in_service(name, wanted, partial(Lineage.promoted, expected=expected))
 
-    def rollback(self, name: str, to: str | None = None, *, by: str = "", reason: str = "") -> Promotion:
+    def rollback(
+        self,
+        name: str,
+        to: str | None = None,
+        *,
+        by: str = "",
+        reason: str = "",
+        on_passed_over: Callable[[str], None] = lambda why: None,
+    ) -> Promotion:
         """Puts a version in service that was in service before, and marks those that came after it as rolled back.
 
-        Without `to`, the last one before the one in service that was not rolled back itself. Raises ModelNotFound where
-        there is none, and what `promote` raises.
+        Without `to`, the last one before the one in service that was not rolled back itself and is still there and
+        whole; `on_passed_over` is told what is wrong with each that isn't. A rollback that somebody died over is
+        brought to its end instead, and its entry returned: going back once more would leave the version that was
+        wanted. Raises ModelNotFound where there is none, and what `promote` raises.
         """
-        target = self._target(name, to)
-        self._verified(name, target)
+        if to is not None:
+            self._verified(name, to)
+        if (begun := self._unfinished(name)) is not None and self._asks_again(name, begun, to):
+            return self._finish(name, begun)
+        target = self._previous(name, on_passed_over) if to is None else self._known(name, to)
         wanted = Promotion(at=datetime.now(UTC), version=target, action="rollback", by=by, reason=reason)
         return self._put_in_service(name, wanted, Lineage.went_back)
 
@@ -178,7 +226,7 @@ class Registry:
             raise ManifestError(f"{folder}: a version needs {WEIGHTS} and {MANIFEST}, these are {', '.join(files)}")
         manifest = _parse(files[MANIFEST], f"{folder}/{MANIFEST}", name, version)
         _check_digest(files[WEIGHTS], manifest, f"{folder}/{WEIGHTS}")
-        if self._is_whole(name, version):
+        if self._fault(name, version) is None:
             return
         if self._storage.children(folder):
             self._storage.remove(folder)
@@ -186,8 +234,12 @@ class Registry:
         try:
             self._storage.publish(folder, last_is_manifest)
         except RegistryError:
-            if not self._is_whole(name, version):  # another process may have stored it meanwhile
+            if self._fault(name, version) is not None:  # another process may have stored it meanwhile
                 raise
+
+    def _names(self, folder: str) -> list[str]:
+        """What is in a folder and may be a detector or a version."""
+        return [child for child in self._storage.children(folder) if is_name(child)]
 
     def _folder(self, name: str) -> str:
         return f"{self._storage.root}/{check_name(name, 'detector')}"
@@ -207,12 +259,13 @@ class Registry:
         _check_digest(weights, manifest, f"{folder}/{WEIGHTS}")
         return manifest, weights
 
-    def _is_whole(self, name: str, version: str) -> bool:
+    def _fault(self, name: str, version: str) -> RegistryError | None:
+        """What is wrong with a version; None where it is there and whole."""
         try:
             self._verified(name, version)
-        except (ModelNotFound, ManifestError, DigestMismatch):
-            return False
-        return True
+        except (ModelNotFound, ManifestError, DigestMismatch) as error:
+            return error
+        return None
 
     def _what_is_missing(self, name: str, version: str) -> str:
         folder = self.path(name, version)
@@ -225,32 +278,59 @@ class Registry:
             "Its upload was cut off, or files were removed: put it there again, or train another"
         )
 
-    def _target(self, name: str, to: str | None) -> str:
-        lineage, current = self.lineage(name), self.champion(name)
-        current = lineage.current(current)
-        if to is None:
-            usable = (item for item in lineage.before(current) if self._read_manifest(name, item) is not None)
-            if (target := next(usable, None)) is None:
-                raise ModelNotFound(
-                    f"detector {name} has no version to go back to: none was in service before {current} that is still "
-                    "there and was not rolled back; `ganomaly-stream models promote` puts any version in service"
-                )
-            return target
-        if to == current:
-            raise RegistryError(f"detector {name}: version {to} is in service already")
-        if not lineage.knows(to) and self._read_manifest(name, to) is not None:
+    def _previous(self, name: str, on_passed_over: Callable[[str], None]) -> str:
+        """The last version before the one in service that can be gone back to."""
+        lineage = self.lineage(name)
+        current = lineage.current(self.champion(name))
+        for version in dict.fromkeys(lineage.before(current)):
+            fault = self._fault(name, version)
+            if fault is None:
+                return version
+            on_passed_over(str(fault))
+        raise ModelNotFound(
+            f"detector {name} has no version to go back to: none was in service before {current} that is still "
+            "there and whole and was not rolled back; `ganomaly-stream models promote` puts any version in service"
+        )
+
+    def _known(self, name: str, version: str) -> str:
+        """A version that was in service, and isn't."""
+        lineage = self.lineage(name)
+        if version == lineage.current(self.champion(name)):
+            raise RegistryError(f"detector {name}: version {version} is in service already")
+        if not lineage.knows(version):
             raise RegistryError(
-                f"detector {name}: version {to} was never in service, so there is no going back to it; "
+                f"detector {name}: version {version} was never in service, so there is no going back to it; "
                 "`ganomaly-stream models promote` puts it in service"
             )
-        return to
+        return version
+
+    def _asks_again(self, name: str, begun: Promotion, to: str | None) -> bool:
+        """Whether a rollback asks for what somebody died over; a promotion it goes back from, unless it names it."""
+        if to is not None:
+            return begun.version == to
+        return begun.action == "rollback" and self._fault(name, begun.version) is None
+
+    def _unfinished(self, name: str) -> Promotion | None:
+        return self.lineage(name).unfinished(self.champion(name))
+
+    def _finish(self, name: str, begun: Promotion) -> Promotion:
+        """Does what is left of a change that is in the lineage already."""
+        self._point_to_last(name)
+        return begun
 
     def _put_in_service(
         self, name: str, wanted: Promotion, change: Callable[[Lineage, Promotion, str | None], Lineage]
     ) -> Promotion:
         def decide(lineage: Lineage) -> Lineage:
             # A put whose answer was lost is repeated by the client, and then finds the file changed: by itself.
-            return lineage if lineage.holds(wanted) else change(lineage, wanted, self.champion(name))
+            if lineage.holds(wanted):
+                return lineage
+            champion = self.champion(name)
+            changed = change(lineage, wanted, champion)
+            # A champion file two entries behind could not be told from one that other hands wrote.
+            if lineage.unfinished(champion) is not None and champion != wanted.version:
+                self._point_to_last(name)
+            return changed
 
         entries = self._change_lineage(name, decide).entries
         self._point_to_last(name)

@@ -9,7 +9,8 @@ GanomalyError
 │       ├── DigestMismatch          the weights are not those the manifest names
 │       ├── ManifestError           a manifest or a lineage that can't be read
 │       ├── StaleToken              a trainer that another one has taken over from
-│       └── RolledBack              a version that only a person puts in service again
+│       ├── RolledBack              a version that only a person puts in service again
+│       └── ChampionChanged         another version is in service than the one that was to be replaced
 ├── UsageError                      the user asked for something impossible (exit code 2)
 │   └── SettingsError               a setting has a wrong value
 ├── RecordError                     one record can't be scored: it is dead-lettered, the stream goes on
@@ -37,6 +38,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from model.errors import (
+    ChampionChanged,
     DigestMismatch,
     GanomalyError,
     ManifestError,
@@ -50,6 +52,7 @@ from model.errors import (
 
 __all__ = [
     "BrokerUnavailable",
+    "ChampionChanged",
     "ContentTypeError",
     "DecodeError",
     "DependencyError",

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from stream_app.records import Kind
 
@@ -32,6 +32,13 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Index = Annotated[int, Field(ge=0)]
 EventId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+def _is_a_time(value: str) -> str:
+    datetime.fromisoformat(value)  # the pattern alone lets the 13th month through
+    return value
+
+
 Timestamp = Annotated[
     str,
     Field(
@@ -39,6 +46,7 @@ Timestamp = Annotated[
         json_schema_extra={"format": "date-time"},
         description="RFC 3339, UTC, milliseconds",
     ),
+    AfterValidator(_is_a_time),
 ]
 
 
@@ -251,12 +259,6 @@ class Label(_Part):
     at: Timestamp = Field(description="when it was said; RFC 3339, UTC, milliseconds")
     by: Annotated[str, Field(max_length=256)] = Field(default="", description="who said it")
     note: Annotated[str, Field(max_length=4096)] = Field(default="", description="why, for people")
-
-    @field_validator("at")
-    @classmethod
-    def _is_a_time(cls, value: str) -> str:
-        datetime.fromisoformat(value)
-        return value
 
     @model_validator(mode="after")
     def _is_the_records_id(self) -> Label:

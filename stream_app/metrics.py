@@ -117,6 +117,11 @@ LABELS = Gauge(
 LABELS_UNREADABLE = Counter(
     "ganomaly_labels_unreadable", "Messages on the topic of labels that are none; they were skipped.", registry=REGISTRY
 )
+UPDATES_UNREADABLE = Counter(
+    "ganomaly_model_updates_unreadable",
+    "Messages on the topic of model updates that are none; they were skipped.",
+    registry=REGISTRY,
+)
 DEGRADED = Gauge("ganomaly_degraded", "1 while Redis can't be reached.", registry=REGISTRY)
 MODEL_INFO = Gauge("ganomaly_model_info", "1 for the version in service.", ["detector", "version"], registry=REGISTRY)
 DRIFT_STREAMS = Gauge(

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from model.errors import first_fault
 from model.lineage import Promotion
+from stream_app import metrics
 from stream_app.events import ModelUpdate, UpdateAction, rfc3339
 from stream_app.history import follow
 from stream_app.kafka import broker_errors, producing
@@ -62,7 +63,7 @@ async def follow_updates(settings: Settings) -> AsyncIterator[ModelUpdate]:
     """Every update that the topic holds, the oldest of a detector first, and then each that comes, for ever.
 
     It joins no group. A broker that is away is waited for; what came meanwhile is not missed. What is no update is
-    skipped, and said.
+    skipped, said and counted.
     """
     async for records in follow(settings, settings.topics.model_updates):
         for record in records:
@@ -78,5 +79,6 @@ def _parse(record: RawRecord) -> ModelUpdate | None:
         return ModelUpdate.model_validate_json(record.value)
     except ValidationError as error:
         place = f"{record.topic}/{record.partition}/{record.offset}"
+        metrics.UPDATES_UNREADABLE.inc()
         log.warning("not a model update; it is skipped", place=place, error=first_fault(error, "value"))
         return None

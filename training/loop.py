@@ -95,12 +95,14 @@ def train(
     attention: bool | None = None,
     from_version: str | None = None,
     examine: Callable[[Detector], GateReport] | None = None,
+    by: str = "",
 ) -> TrainResult:
     """Trains on the normal records of `dataset`, saves a version, and puts it in service.
 
     The new version becomes the champion whether or not there was one; `promote=False` leaves the pointer alone, and so
     does an `examine` that refuses it. That is called before the version is saved, so that its report is in the manifest
-    and on the card; a refused version is saved all the same, for people to look at.
+    and on the card; a refused version is saved all the same, for people to look at. `by` is who trains, for the
+    lineage, which also says on what.
     `seconds` is the time for gradient steps; what comes after (memory, calibration, saving) takes a little more. With
     `steps` so many are made however long they take, and the same seed gives the same weights on the same machine. It
     ends earlier where a validation loss no longer falls. For records of a stream, which can be read again, the seconds
@@ -124,7 +126,7 @@ def train(
     started, created = clock.monotonic(), datetime.fromtimestamp(clock.time(), UTC)
     target = pick_device(own_device(device))
     with joined(target) as workers:
-        job = _Job(dataset, recipe, registry, name, target, seed, workers, promote, examine)
+        job = _Job(dataset, recipe, registry, name, target, seed, workers, promote, examine, by)
         budget = Budget(seconds, steps, clock)
         network, parts, learned = _learn(job, budget, on_progress)
         result = None
@@ -153,6 +155,7 @@ class _Job:
     workers: Workers
     promote: bool
     examine: Callable[[Detector], GateReport] | None
+    by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +262,8 @@ def _save(
     figures = draw(detector, data, parts, trained.fitted.scores, learned.curve, learned.kept)
     card = write_card(manifest, trained.raw, figures)
     version = job.registry.save(manifest, trained.network, card, figures)
-    promotion = job.registry.promote(job.name, version) if promote else None
+    why = f"trained on {data.source}"
+    promotion = job.registry.promote(job.name, version, by=job.by, reason=why) if promote else None
     path = job.registry.path(job.name, version)
     return TrainResult(version, path, trained.metrics, promotion, learned.curve, learned.stopped, report)
 

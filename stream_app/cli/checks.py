@@ -61,7 +61,26 @@ def check_kafka(settings: Settings) -> list[Finding]:
     there = [f"{topic} ({found[topic]})" for topic in required_topics(settings) if topic in found]
     if there:
         findings.append(Finding("topics", State.OK, f"there, with so many partitions: {', '.join(there)}"))
-    return findings
+    return [*findings, *(_check_labels(settings) if settings.topics.labels in found else [])]
+
+
+def _check_labels(settings: Settings) -> list[Finding]:
+    """Does the broker keep labels for as long as they count?"""
+    from stream_app.topics import topic_config, why_labels_are_lost
+
+    kafka, topic = settings.kafka, settings.topics.labels
+    try:
+        config = asyncio.run(asyncio.wait_for(topic_config(kafka, topic), PATIENCE))
+    except (GanomalyError, TimeoutError):  # a broker that won't tell is no trouble of ours
+        return []
+    why = why_labels_are_lost(config, settings.labels.horizon)
+    if why is None:
+        return []
+    mend = (
+        f"kafka-configs.sh --bootstrap-server {kafka.bootstrap_servers} --alter --entity-type topics "
+        f"--entity-name {topic} --add-config retention.ms=-1,cleanup.policy=delete; or lower GANOMALY_LABELS__HORIZON"
+    )
+    return [Finding(f"topic {topic}", State.NOTE, why, mend)]
 
 
 def check_redis(settings: Settings) -> list[Finding]:
@@ -94,10 +113,13 @@ def check_registry(settings: Settings) -> list[Finding]:
     try:
         registry = Registry(settings.registry.url)
         known = registry.detectors()
+        broken = {f"{name} {version}": why for name in known for version, why in registry.survey(name).broken.items()}
     except Exception as error:  # each fsspec file system raises its own
         mend = "Name a folder or an fsspec URL that can be read in GANOMALY_REGISTRY__URL"
         return [Finding("registry", State.TROUBLE, f"{url} can't be read: {mask(str(error))}", mend)]
     findings = [Finding("registry", State.OK, f"{url} can be read; detectors: {', '.join(known) or 'none yet'}")]
+    mend = "Put it there again, or remove its folder; nothing else is affected"
+    findings += [Finding(which, State.NOTE, f"broken: {mask(why)}", mend) for which, why in broken.items()]
     for topic, detector in settings.routes.items():
         route = f"route {topic}"
         try:

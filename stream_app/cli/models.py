@@ -13,10 +13,11 @@ from stream_app.cli.common import (
     RegistryOption,
     VersionOption,
     console,
+    error_console,
     print_json,
     user_name,
 )
-from stream_app.errors import ModelNotFound, UsageError
+from stream_app.errors import ManifestError, ModelNotFound, UsageError
 from stream_app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -39,19 +40,35 @@ app = typer.Typer(
 
 @app.command("list")
 def list_models(registry: RegistryOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """List every version of every detector; those in service and those rolled back are marked.
+    """List every version of every detector; those in service, rolled back or broken are marked.
 
     Example: ganomaly-stream models list --registry models
     """
     url, found = _open(registry, config)
-    rows = [row for name in found.detectors() for row in _states(found, name)]
+    rows: list[tuple[Manifest, bool, bool]] = []
+    broken: list[dict[str, str | bool]] = []
+    for name in found.detectors():
+        sound, faults = _states(found, name)
+        rows += sound
+        broken += faults
     if json:
         for item, champion, rolled_back in rows:
             print_json(_summary(item, champion, rolled_back))
+        for fault in broken:
+            print_json(fault)
         return
-    if not rows:
+    if not rows and not broken:
         console.print(f"no detector in {url}; `ganomaly-stream train` makes one", markup=False, soft_wrap=True)
         return
+    if rows:
+        _print_versions(rows)
+    for each in broken:
+        mark = " *" if each["champion"] else ""
+        text = f"{each['name']} {each['version']}{mark} is broken: {each['broken']}"
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_versions(rows: list[tuple[Manifest, bool, bool]]) -> None:
     # The version says when it was made; 80 columns hold no more.
     table = Table("detector", Column("version (made, UTC)", no_wrap=True), "takes", "rows", "auroc")
     for item, champion, rolled_back in rows:
@@ -87,8 +104,11 @@ def show(
     settings = _settings(registry, config)
     url, found = settings.registry.url, _registry(settings)
     champion = found.champion(name)
-    versions = {item.version: item for item in found.versions(name)}
+    survey = found.survey(name)
+    versions = {item.version: item for item in survey.sound}
     wanted = version or champion
+    if wanted in survey.broken:
+        raise ManifestError(f"version {wanted} is broken: {survey.broken[wanted]}")
     if wanted is None or wanted not in versions:
         known = ", ".join(versions) or "none"
         what = f"version {wanted}" if wanted else "version in service"
@@ -148,7 +168,7 @@ def rollback(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Go back to a version that was in service before.
+    """Go back to a version that was in service before. Without --to, broken ones are passed over, which is said.
 
     What came into service after it is marked as rolled back: only a person puts it in service again.
 
@@ -156,8 +176,12 @@ def rollback(
     """
     settings = _settings(registry, config, reason)
     found = _registry(settings)
-    promotion = found.rollback(name, to, by=user_name(), reason=reason)
+    promotion = found.rollback(name, to, by=user_name(), reason=reason, on_passed_over=_say_passed_over)
     _tell(settings, found, name, promotion, json)
+
+
+def _say_passed_over(why: str) -> None:
+    error_console.print(f"passed over: {why}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _tell(settings: Settings, found: Registry, name: str, promotion: Promotion, json: bool) -> None:
@@ -230,10 +254,19 @@ def _open(registry: str | None, config: ConfigOption) -> tuple[str, Registry]:
     return settings.registry.url, _registry(settings)
 
 
-def _states(found: Registry, name: str) -> list[tuple[Manifest, bool, bool]]:
-    """The versions of a detector: which is in service, which were rolled back."""
-    champion, rolled_back = found.champion(name), found.lineage(name).rolled_back
-    return [(item, item.version == champion, item.version in rolled_back) for item in found.versions(name)]
+def _states(found: Registry, name: str) -> tuple[list[tuple[Manifest, bool, bool]], list[dict[str, str | bool]]]:
+    """The versions of a detector, which is in service, which were rolled back; and what of it is broken, and why."""
+    champion, (sound, broken) = found.champion(name), found.survey(name)
+    rolled_back: frozenset[str] = frozenset()
+    try:
+        rolled_back = found.lineage(name).rolled_back
+    except ManifestError as error:
+        broken = {**broken, "lineage.json": str(error)}
+    rows = [(item, item.version == champion, item.version in rolled_back) for item in sound]
+    return rows, [
+        {"name": name, "version": version, "champion": version == champion, "broken": why}
+        for version, why in broken.items()
+    ]
 
 
 def _summary(item: Manifest, champion: bool, rolled_back: bool) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from stream_app.cli.common import (
     console,
     error_console,
     print_json,
+    user_name,
 )
 from stream_app.errors import UsageError
 from stream_app.settings import load_settings
@@ -127,6 +128,7 @@ def train(
             generator=order.generator,
             attention=order.attention,
             from_version=order.from_version,
+            by=user_name(),
         )
     if launched_rank() > 0:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import getpass
 import json
 import os
 import re
@@ -182,6 +183,8 @@ def test_train_evaluate_and_the_registry_agree(run, settings, client, tmp_path, 
     assert (listed["version"], listed["champion"]) == (trained["version"], True)
     (shown,) = lines(run("models", "show", "digits", *registry, "--json"))
     assert shown["training_data"]["rows"] == 300
+    (entry,) = shown["lineage"]
+    assert (entry["by"], entry["reason"]) == (getpass.getuser(), "trained on train.npz")
 
     (measured,) = lines(run("evaluate", "--name", "digits", "--data", "test.npz", *registry, "--json"))
     assert measured["version"] == trained["version"]

@@ -130,3 +130,39 @@ def test_what_can_not_be_put_in_service_is_said(run: Run, settings, versions, ar
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert Registry(settings.registry.url).champion("images") == versions[0]
+
+
+def test_a_broken_version_and_strange_folders_are_listed_or_passed_over(run: Run, settings, versions):
+    old, new = versions
+    root = Path(settings.registry.url)
+    (root / "lost+found").mkdir()
+    (root / "images" / "old backup").mkdir()
+    (root / "images" / new / "manifest.json").write_text("{")
+    listed = run("list")
+    assert listed.returncode == 0
+    assert f"{old} *" in listed.stdout
+    assert f"images {new} is broken: " in listed.stdout
+    told = {each["version"]: each for each in map(json.loads, run("list", "--json").stdout.splitlines())}
+    assert told[old]["champion"]
+    assert "manifest.json" in told[new]["broken"]
+    assert run("show", "images").returncode == 0
+    shown = run("show", "images", "--version", new)
+    assert shown.returncode == 1
+    assert f"version {new} is broken: " in shown.stderr
+    (root / "images" / "lineage.json").write_text("{")
+    assert "images lineage.json is broken: " in run("list").stdout
+
+
+def test_a_rollback_says_which_versions_it_passed_over(run: Run, settings, parts, versions):
+    old, new = versions
+    manifest = parts.manifest.model_copy(update={"name": "images", "created_at": datetime(2026, 5, 3, tzinfo=UTC)})
+    newest = Registry(settings.registry.url).save(manifest, parts.network, "# card")
+    for version in (new, newest):
+        run("promote", "images", version)
+    weights = Path(settings.registry.url, "images", new, "weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    back = run("rollback", "images")
+    assert f"images {old} is in service from now on, in place of {newest}" in back.stdout
+    assert "passed over: " in back.stderr
+    assert new in back.stderr
+    assert "SHA-256" in back.stderr

@@ -236,6 +236,24 @@ async def test_who_a_person_put_in_service_meanwhile_stays_there(office):
     assert office.registry.champion(DETECTOR) == other
 
 
+async def test_a_person_wins_also_while_the_weights_of_the_new_version_are_read(office, monkeypatch):
+    other, verified = makers.save_again(office.registry, DETECTOR), office.registry._verified
+
+    def slowly(name, version):
+        found = verified(name, version)
+        Registry(office.settings.registry.url).promote(DETECTOR, other, by="anna")
+        return found
+
+    monkeypatch.setattr(office.registry, "_verified", slowly)
+    async with office.running(makers.copy):
+        await office.ask()
+        finished = await office.until("finished")
+    assert finished["outcome"] == "waiting for a person"
+    assert f"{other} was put in service meanwhile" in finished["why"]
+    assert office.registry.champion(DETECTOR) == other
+    assert office.announced == []
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [

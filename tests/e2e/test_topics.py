@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.admin import NewTopic
 
+from stream_app.cli.checks import State, check_kafka
 from stream_app.errors import BrokerUnavailable, TopicUnavailable
 from stream_app.kafka import admin, client_options
 from stream_app.settings import KafkaSettings
-from stream_app.topics import ensure_topics, list_topics, required_topics
+from stream_app.topics import ensure_topics, list_topics, required_topics, topic_config
 
 
 async def test_missing_topics_are_made_once(settings_factory):
@@ -36,18 +36,30 @@ async def test_two_that_start_at_once_do_not_fail_each_other(settings_factory):
     assert set().union(*made) == set(required_topics(settings))
 
 
-async def test_model_updates_are_compacted_and_records_are_not(settings_factory):
+async def test_model_updates_are_compacted_and_labels_are_kept_for_ever(settings_factory):
     settings = settings_factory()
     await ensure_topics(settings)
-    async with admin(settings.kafka) as client:
-        assert await policy_of(client, settings.topics.model_updates) == "compact"
-        assert await policy_of(client, settings.topics.alerts) != "compact"
+    topics = settings.topics
+    assert (await topic_config(settings.kafka, topics.model_updates))["cleanup.policy"] == "compact"
+    assert (await topic_config(settings.kafka, topics.alerts)).get("cleanup.policy") != "compact"
+    assert (await topic_config(settings.kafka, topics.labels))["retention.ms"] == "-1"
 
 
-async def policy_of(client: AIOKafkaAdminClient, topic: str) -> str | None:
-    [response] = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {})])
-    entries = response.to_object()["resources"][0]["config_entries"]
-    return next((entry["config_value"] for entry in entries if entry["config_names"] == "cleanup.policy"), None)
+@pytest.mark.parametrize(("kept", "is_noted"), [(7 * 86400, True), (30 * 86400, False)])
+def test_doctor_notes_a_topic_of_labels_that_keeps_them_for_less_than_they_count(settings_factory, kept, is_noted):
+    settings = settings_factory()
+    topic = settings.topics.labels
+
+    async def make():
+        async with admin(settings.kafka) as client:
+            await client.create_topics([NewTopic(topic, 1, 1, topic_configs={"retention.ms": str(kept * 1000)})])
+
+    asyncio.run(make())
+    notes = [found for found in check_kafka(settings) if found.check == f"topic {topic}"]
+    assert [found.state for found in notes] == [State.NOTE] * is_noted
+    for found in notes:
+        assert "retention.ms=604800000" in found.message
+        assert f"--entity-name {topic} --add-config retention.ms=-1" in found.mend
 
 
 async def test_nothing_is_made_where_the_settings_say_so(settings_factory):

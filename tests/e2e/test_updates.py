@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from model.lineage import Promotion
+from stream_app import metrics
 from stream_app.errors import BrokerUnavailable
 from stream_app.events import SCHEMA_FOLDER
 from stream_app.local import EmbeddedServers
@@ -82,12 +83,17 @@ async def test_updates_of_a_detector_are_heard_in_their_order_by_all(settings_fa
 async def test_what_is_no_update_is_skipped(settings_factory, client):
     settings = settings_factory()
     await ensure_topics(settings)
-    wrong = [b"{", b"{}", update("v1").model_dump_json().replace("promote", "explode").encode(), None]
+    text = update("v1", "shadow").model_dump_json()
+    no_time = text.replace("2026-05-01T00:00:00", "2026-13-45T99:99:99")
+    wrong = [b"{", b"{}", text.replace("shadow", "explode").encode(), no_time.encode(), None]
+    skipped = metrics.REGISTRY.get_sample_value("ganomaly_model_updates_unreadable_total")
     topic = settings.topics.model_updates
     await asyncio.to_thread(client.publish, topic, [{"key": b"images", "value": value} for value in wrong])
     await publish_update(settings, update("v2"))
     async with following(settings) as wait_for:
         assert await wait_for(1) == [update("v2")]
+    counted = metrics.REGISTRY.get_sample_value("ganomaly_model_updates_unreadable_total")
+    assert counted - skipped == 4  # a deleted key is none of them
 
 
 def test_it_waits_for_a_broker_that_is_away():

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from model.lineage import Promotion
 from model.registry import Registry
 from stream_app.clock import Clock
-from stream_app.errors import GanomalyError, StaleToken
+from stream_app.errors import ChampionChanged, GanomalyError, StaleToken
 from stream_app.log import get_logger
 from stream_app.settings import Settings
 from training.refresh.child import ChildFailed, Report, run_in_child
@@ -179,15 +179,15 @@ class Run:
 
     async def _put_in_service(self, made: Made) -> Verdict:
         name = self.job.detector
-        champion = await asyncio.to_thread(self.registry.champion, name)
-        if champion != made.champion:
+        try:
+            promotion = await asyncio.to_thread(self._promote, made)
+        except ChampionChanged as error:
             return Verdict(
                 False,
-                f"{champion} was put in service meanwhile, and {made.version} was held against {made.champion}: "
+                f"{error}; {made.version} was held against {made.champion}: "
                 f"`ganomaly-stream models promote {name} {made.version}` puts it in service all the same",
                 waits=True,
             )
-        promotion = await asyncio.to_thread(self._promote, made)
         try:
             async with asyncio.timeout(self.job.settings.worker.publish_timeout):
                 await self.parts.announce(self.job.settings, name, made.sha256, promotion)
@@ -196,9 +196,13 @@ class Run:
         return Verdict(True, f"in service in place of {promotion.replaced or 'none'}")
 
     def _promote(self, made: Made) -> Promotion:
-        by = f"schedule on {socket.gethostname()}"
         return self.registry.promote(
-            self.job.detector, made.version, by=by, reason=f"{self.due.trigger}: {self.due.why}", token=self.job.token
+            self.job.detector,
+            made.version,
+            by=f"schedule on {socket.gethostname()}",
+            reason=f"{self.due.trigger}: {self.due.why}",
+            token=self.job.token,
+            expected=made.champion,
         )
 
     async def _timed(self, stage: str, work: Awaitable[Verdict]) -> Verdict:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json
+from stream_app.cli.common import ConfigOption, JsonOption, console, error_console, print_json, user_name
 from stream_app.cli.demo.process import DemoFailed, WorkerProcess
 from stream_app.settings import Settings, load_settings
 
@@ -206,6 +206,7 @@ class Demo:
                 self._seed,
                 settings.worker.device,
                 show,
+                by=user_name(),
             )
         self._say(f"  detector {name} is in service after {result.metrics['steps']:.0f} steps")
 

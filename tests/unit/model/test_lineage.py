@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from model.errors import ManifestError, RolledBack, StaleToken
+from model.errors import ChampionChanged, ManifestError, RolledBack, StaleToken
 from model.lineage import MOST_ENTRIES, Lineage, Promotion
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
@@ -84,11 +84,35 @@ def test_a_trainer_does_not_promote_what_was_rolled_back_until_a_person_has() ->
     assert lineage.promoted(by_trainer("b", 1), champion).entries[-1].version == "b"
 
 
+def test_a_promotion_that_is_to_replace_another_than_the_one_in_service_is_refused() -> None:
+    lineage, champion = history("a", "b")
+    for expected in ("a", None):
+        with pytest.raises(
+            ChampionChanged, match=f"b was put in service meanwhile, and c was to replace {expected or 'none'}"
+        ):
+            lineage.promoted(by_trainer("c", 1), champion, expected)
+        with pytest.raises(ChampionChanged):  # also while the champion file is still to be written
+            lineage.promoted(by_trainer("c", 1), "a", expected)
+    assert lineage.promoted(by_trainer("c", 1), champion, "b").entries[-1].version == "c"
+    assert Lineage().promoted(by_trainer("c", 1), None, None).entries[-1].version == "c"
+    with pytest.raises(StaleToken):
+        lineage.fenced(2).promoted(by_trainer("c", 1), champion, "a")
+
+
 def test_a_champion_file_that_lags_behind_does_not_hide_the_last_entry_and_one_by_other_hands_counts() -> None:
     lineage, _ = history("a", "b")
     assert lineage.current("a") == lineage.current("b") == "b"
     assert lineage.current("z") == "z"
     assert Lineage().current("z") == "z"
+
+
+def test_a_change_is_unfinished_while_the_champion_file_says_what_it_replaced() -> None:
+    lineage, _ = history("a", "b")
+    assert lineage.unfinished("a") == lineage.entries[-1]
+    assert lineage.unfinished("b") is lineage.unfinished("z") is None
+    assert history("a")[0].unfinished(None) is not None
+    assert history("a", "a")[0].unfinished("a") is None
+    assert Lineage().unfinished(None) is None
 
 
 def test_a_promotion_is_found_whatever_it_replaced() -> None:

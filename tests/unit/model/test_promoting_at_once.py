@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from model.errors import ModelNotFound, RegistryError, StaleToken
+from model.errors import ChampionChanged, ModelNotFound, RegistryError, StaleToken
 from model.registry import CHAMPION, LINEAGE, MANIFEST, Registry
 from tests.unit.model.conftest import Parts
 from tests.unit.model.test_registry import FILES, save
@@ -30,7 +30,7 @@ class Stepper(threading.Thread):
 
     def __init__(self, url: str, action: Callable[[Registry], object]) -> None:
         super().__init__(daemon=True)
-        self.refused: StaleToken | None = None
+        self.refused: StaleToken | ChampionChanged | None = None
         self.failed: Exception | None = None
         self._done = False
         self._registry = Registry(url)
@@ -43,7 +43,7 @@ class Stepper(threading.Thread):
     def run(self) -> None:
         try:
             self._action(self._registry)
-        except StaleToken as error:
+        except (StaleToken, ChampionChanged) as error:
             self.refused = error
         except Exception as error:
             self.failed = error
@@ -127,6 +127,28 @@ def test_in_every_order_of_their_steps_the_later_token_wins(url: str, versions: 
         assert registry.champion("unit") == entries[-1].version == versions[2]
         assert [entry.replaced for entry in entries[1:]] == [entry.version for entry in entries[:-1]]
         outcomes.add(early.refused is None)
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_in_every_order_of_their_steps_a_person_wins_over_a_trainer(url: str, versions: list[str], back: bool) -> None:
+    """The trainer has read the weights, and is about to put its version in place of the one it was held against."""
+    registry, outcomes = Registry(url), set()
+    registry.promote("unit", versions[0])
+    for places in itertools.combinations(range(2 * STEPS), STEPS):
+        start_over(registry, versions[0])
+        held_against = versions[1] if back else versions[0]
+        if back:
+            registry.promote("unit", versions[1])
+        trainer = Stepper(url, lambda mine, to=held_against: mine.promote("unit", versions[2], token=1, expected=to))
+        person = Stepper(
+            url, lambda mine: mine.rollback("unit", versions[0]) if back else mine.promote("unit", versions[1])
+        )
+        interleave([trainer, person], [0 if place in places else 1 for place in range(2 * STEPS)])
+        wanted = versions[0] if back else versions[1]
+        assert person.refused is None
+        assert registry.champion("unit") == registry.lineage("unit").entries[-1].version == wanted
+        outcomes.add(trainer.refused is None)
     assert outcomes == {True, False}
 
 

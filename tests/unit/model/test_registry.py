@@ -265,18 +265,6 @@ def test_the_champion_of_a_registry_without_lineage_can_be_gone_back_to(tmp_path
     assert registry.rollback("unit").version == first == registry.champion("unit")
 
 
-def test_a_champion_file_that_lags_behind_after_a_crash_is_mended_by_the_next_promotion(
-    tmp_path: Path, image_parts: Parts
-) -> None:
-    registry = Registry(str(tmp_path))
-    first, second = save(registry, image_parts, 10), save(registry, image_parts)
-    registry.promote("unit", first)
-    registry.promote("unit", second)
-    (tmp_path / "unit" / CHAMPION).write_text(first)
-    assert registry.promote("unit", second).replaced == second
-    assert registry.champion("unit") == second
-
-
 def test_damaged_weights_are_never_put_in_service(tmp_path: Path, image_parts: Parts) -> None:
     registry = Registry(str(tmp_path))
     first, second = save(registry, image_parts, 10), save(registry, image_parts)

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, FormatChecker
 from pydantic import ValidationError
 
-from stream_app.events import SCHEMA_FOLDER, SCHEMAS, Alert, Label, ScoreEvent, encode, event_id, json_schema, rfc3339
+from stream_app.events import (
+    SCHEMA_FOLDER,
+    SCHEMAS,
+    Alert,
+    Label,
+    ModelUpdate,
+    ScoreEvent,
+    encode,
+    event_id,
+    json_schema,
+    rfc3339,
+)
 
 EVENT: dict[str, Any] = {
     "id": event_id("images", "records.images", 0, 7),
@@ -129,6 +140,7 @@ def test_a_score_has_an_alerts_fields_without_episode_and_evidence() -> None:
         {"severity": 101},
         {"id": "not a hash"},
         {"scored_at": "2026-01-01 00:00:00"},
+        {"scored_at": "2026-13-45T99:99:99.000Z"},
         {"raw": {"latent": math.nan}},
         {"record": EVENT["record"] | {"offset": -1}},
         {"model": EVENT["model"] | {"sha256": "abc"}},
@@ -139,6 +151,15 @@ def test_a_score_has_an_alerts_fields_without_episode_and_evidence() -> None:
 def test_a_wrong_field_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         ScoreEvent.model_validate(EVENT | wrong)
+
+
+@pytest.mark.parametrize("at", ["2026-13-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z", "2026-01-01T24:01:00.000Z"])
+def test_an_update_or_a_label_at_a_time_that_there_is_not_is_refused(at: str) -> None:
+    update = {"detector": "images", "version": "v", "sha256": "0" * 64, "action": "shadow"}
+    ModelUpdate.model_validate(update | {"at": "2026-01-01T00:00:00.000Z"})
+    for event, fields in ((ModelUpdate, update), (Label, LABEL)):
+        with pytest.raises(ValidationError, match="at\n"):
+            event.model_validate(fields | {"at": at})
 
 
 @pytest.mark.parametrize("missing", sorted(set(Alert.model_fields) - {"schema_version"}))

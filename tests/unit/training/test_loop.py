@@ -89,8 +89,10 @@ def test_a_later_version_replaces_the_champion_unless_told_otherwise(calm_water:
     second = train(calm_water, "sequence", registry, "water", steps=2, device="cpu", seed=1, promote=False)
     assert not second.champion
     assert registry.champion("water") == first.version
-    third = train(calm_water, "sequence", registry, "water", steps=2, device="cpu", seed=2)
+    third = train(calm_water, "sequence", registry, "water", steps=2, device="cpu", seed=2, by="ada")
     assert third.replaced == first.version
+    assert third.promotion is not None
+    assert (third.promotion.by, third.promotion.reason) == ("ada", f"trained on {calm_water.source}")
     assert registry.champion("water") == third.version
     assert len(registry.versions("water")) == 3
 

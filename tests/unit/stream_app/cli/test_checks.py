@@ -98,6 +98,20 @@ def test_a_route_without_a_champion_says_how_to_get_one(tmp_path: Path):
     assert f"--name cats --registry {tmp_path}" in route.mend
 
 
+def test_a_broken_version_is_noted_and_hides_no_other(tmp_path: Path):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "cats" / "v1").mkdir(parents=True)
+    (tmp_path / "cats" / "v1" / "manifest.json").write_text("{")
+    registry, note, route = check_registry(
+        Settings.model_validate({"routes": {"pictures": "cats"}, "registry": {"url": str(tmp_path)}})
+    )
+    assert registry.message.endswith("detectors: cats")
+    assert (note.check, note.state) == ("cats v1", State.NOTE)
+    assert note.message.startswith("broken: ")
+    assert note.mend
+    assert route.check == "route pictures"
+
+
 def test_a_taken_port_is_named(silent_port: int):
     (found,) = check_http(settings(http={"port": silent_port}))
     assert found.state is State.TROUBLE
