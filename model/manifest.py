@@ -24,8 +24,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")]
 class Known(BaseModel):
     """What is known of the records of a stream from offset `first` to `last` of a partition.
 
-    They belong to an `episode` of alerts, or to one that ended as a `shift`; or they were labelled. At most `anomalous`
-    of an episode's records are so, where that is known: they score above `above`.
+    They belong to an `episode` of alerts, or to one that ended as a `shift`; or they were labelled.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,8 +34,6 @@ class Known(BaseModel):
     stream: str
     first: int = Field(ge=0)
     last: int = Field(ge=0)
-    anomalous: int | None = Field(None, ge=1)
-    above: float = 0.0
 
 
 class TrainingData(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from model.manifest import Known
-from stream_app.episodes import LENGTH_FACTOR
 from stream_app.events import Alert, EpisodeState, Label, LabelKind
 from stream_app.history import bounds, first_since, read_range
 from stream_app.log import get_logger
@@ -22,16 +21,13 @@ from training.refresh.sampling import by_stream
 log = get_logger(__name__)
 
 ENDS = (EpisodeState.CLOSE, EpisodeState.SHIFT)
-SPARSE = 0.1  # share of anomalous records below which an episode is false alarms in a row rather than an incident
 
 
 class _Told(NamedTuple):
-    """An alert of an episode; `anomalous`: how many records had been so until then, 0 where that is not told."""
+    """An alert of an episode."""
 
     offset: int
     state: EpisodeState | None
-    anomalous: int
-    threshold: float
 
 
 def known_by_labels(labels: Iterable[Label], detector: str, topic: str, ranges: Ranges) -> list[Known]:
@@ -72,7 +68,7 @@ async def read_episodes(settings: Settings, detector: str, topic: str, ranges: R
 
 
 def known_by_alerts(alerts: Iterable[Alert], ranges: Ranges) -> list[Known]:
-    """Episodes from the first to the last record that was told of them; one that closed and began again, in pieces.
+    """Episodes from the first to the last record that was told of them.
 
     One that was not told to have ended goes on to the end of the range, unless its stream has had another since: what
     of it is not told, its worker has lost. One whose beginning is not told began before the range did.
@@ -81,47 +77,28 @@ def known_by_alerts(alerts: Iterable[Alert], ranges: Ranges) -> list[Known]:
     for alert in alerts:
         place = alert.record
         if place.partition in ranges and (alert.episode_id or alert.is_anomaly):
-            anomalous = alert.episode.anomalous if alert.episode else 0
             of_stream = told[place.partition, alert.stream]
-            of_stream[alert.episode_id or alert.id].append(_Told(place.offset, alert.state, anomalous, alert.threshold))
+            of_stream[alert.episode_id or alert.id].append(_Told(place.offset, alert.state))
     found = []
     for (partition, stream), episodes in told.items():
         newest = max(max(each)[0] for each in episodes.values())
-        first, end = ranges[partition]
         for each in episodes.values():
-            pieces = _pieces(partition, stream, sorted(each), first, end, newest)
-            found += [piece for piece in pieces if piece.last >= first and piece.first < end]
+            first, end = ranges[partition]
+            episode = _episode(partition, stream, sorted(each), first, end, newest)
+            if episode.last >= first and episode.first < end:
+                found.append(episode)
     return sorted(found, key=lambda each: (each.partition, each.first, each.stream))
 
 
-def _pieces(partition: int, stream: str, told: Sequence[_Told], begin: int, end: int, newest: int) -> Iterator[Known]:
-    """An episode from each beginning to the close after it. One on a fast stream may begin again for hours."""
-    piece: list[_Told] = []
-    before = 0  # anomalous records of the pieces that came before
-    for number, each in enumerate(told):
-        piece.append(each)
-        is_last = number == len(told) - 1
-        if each.state is not EpisodeState.CLOSE and not is_last:
-            continue
-        first, last = piece[0].offset, each.offset
-        states = {one.state for one in told}
-        if number + 1 == len(piece) and EpisodeState.OPEN not in states and any(states):
-            first = min(begin, first)
-        count = each.anomalous - before
-        if is_last and each.state not in ENDS and any(states):
-            count *= LENGTH_FACTOR  # so many are not told of
-            if last == newest:
-                last = max(last, end - 1)
-        yield Known(
-            what="shift" if each.state is EpisodeState.SHIFT else "episode",
-            partition=partition,
-            stream=stream,
-            first=first,
-            last=last,
-            anomalous=count if count > 0 else None,
-            above=min(one.threshold for one in piece),
-        )
-        piece, before = [], each.anomalous
+def _episode(partition: int, stream: str, told: Sequence[_Told], begin: int, end: int, newest: int) -> Known:
+    first, last = told[0].offset, told[-1].offset
+    states = [each.state for each in told]
+    if EpisodeState.OPEN not in states and any(states):
+        first = min(begin, first)
+    if states[-1] not in ENDS and any(states) and last == newest:
+        last = max(last, end - 1)
+    what = "shift" if EpisodeState.SHIFT in states else "episode"
+    return Known(what=what, partition=partition, stream=stream, first=first, last=last)
 
 
 def _is_within(partition: int, offset: int, ranges: Ranges) -> bool:
@@ -143,13 +120,10 @@ def mark(
     offsets: NDArray[np.int64],
     streams: NDArray[np.int64],
     numbers: Mapping[tuple[int, str], int],
-    scores: NDArray[np.floating] | None,
 ) -> Marks:
     """Of records `[n]`, in order within a stream, by offset and number of the stream; partition and name tell these.
 
-    A label counts for more than an episode. Of an episode that is `SPARSE` only those records are in it that score
-    above its threshold: at a budget of one in a thousand, a stream of tens of records a second is never long without
-    a false alarm, and an episode that goes on with each of them would take the stream's whole day with it.
+    A label counts for more than an episode.
     """
     count = len(offsets)
     in_episode, anomalous, normal = (np.zeros(count, np.bool_) for _ in range(3))
@@ -162,10 +136,7 @@ def mark(
         first, end = np.searchsorted(offsets[own], [each.first, each.last + 1])
         if each.what == "shift":
             marks.changes[own[first:]] += 1
-            continue
-        inside = own[first:end]
-        if scores is not None and each.anomalous is not None and each.anomalous < SPARSE * len(inside):
-            inside = inside[scores[inside] > each.above]
-        masks[each.what][inside] = True
+        else:
+            masks[each.what][own[first:end]] = True
     marks.in_episode[marks.anomalous | marks.normal] = False
     return marks

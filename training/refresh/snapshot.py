@@ -99,7 +99,7 @@ async def take_snapshot(
         facts += await read_episodes(settings, detector_name, topic, looked_at, since)
     else:
         facts = list(known)
-    marks = mark(facts, found.offsets, found.streams, found.numbers, found.scores)
+    marks = mark(facts, found.offsets, found.streams, found.numbers)
     choice = choose(found, marks, settings.snapshot, settings.threshold, seed)
     _check_enough(topic, choice, settings.snapshot)
     origin = TrainingData(
