@@ -29,6 +29,7 @@ STREAMS = int(os.environ.get("GANOMALY_TEST_STREAMS", "200"))
 OBSERVATIONS, PARTITIONS, KILLS = 116, 4, 10
 SHARE = (OBSERVATIONS - WINDOW) // (KILLS + 1)  # observations a stream that come during the life of a worker
 SCORED = STREAMS * (OBSERVATIONS - WINDOW + 1)
+PATIENCE = 120.0 + STREAMS / 10  # seconds in which a worker is to learn all of it
 
 
 def places(settings) -> list[Place]:
@@ -55,13 +56,13 @@ async def states_of(settings) -> dict[str, StreamState]:
 async def until_learned(settings):
     """Returns the states when every stream has learned its last observation."""
     last = STREAMS // PARTITIONS * (OBSERVATIONS - 1)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while True:
         states = await states_of(settings)
         if len(states) == STREAMS and min(state.offset for state in states.values()) >= last:
             return states
         assert time.monotonic() < deadline, f"{len(states)} streams were saved"
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(STREAMS / 1000)  # reading so many states takes both sides some time
 
 
 async def publish(client, topic, flow, allowed):
@@ -76,7 +77,7 @@ async def publish(client, topic, flow, allowed):
         await asyncio.to_thread(client.publish, topic, records)
 
 
-@pytest.mark.timeout(600)  # a dozen processes begin, one after the other
+@pytest.mark.timeout(240 + 4 * PATIENCE)  # a dozen processes begin, one after the other
 async def test_every_observation_is_scored_and_none_is_learned_twice(client, stream_settings, worker_process, flow):
     settings = stream_settings(scores={"publish": True}, batch={"max_batch": 64})
     await ensure_topics(settings)
@@ -98,10 +99,13 @@ async def test_every_observation_is_scored_and_none_is_learned_twice(client, str
     allowed[0] = OBSERVATIONS
     await publishing
 
-    def complete(messages):
-        return len(messages) >= SCORED and len({json.loads(m.value())["id"] for m in messages}) >= SCORED
+    ids: list[str] = []
 
-    events = bodies(await read(client, settings.topics.scores, complete, 180.0))
+    def complete(messages):
+        ids.extend(json.loads(message.value())["id"] for message in messages[len(ids) :])
+        return len(set(ids)) >= SCORED
+
+    events = bodies(await read(client, settings.topics.scores, complete, 60.0 + PATIENCE))
     struck = await until_learned(settings)
     last.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(last.wait, 10) == 0
