@@ -3,15 +3,16 @@
     python benchmarks/false_alarms.py [--records N] [--seeds N]
 
 Simulated scores of normal records: calibrated ones (-log10 p is exponential with the rate ln 10), and ones of a model
-whose calibration doesn't fit the stream. Then the same with real anomalies mixed in. Prints the false alarms as a
-share of what the budget allows: 1 is as asked for. Also counts how far two runs over the same scores are apart with
+whose calibration doesn't fit the stream. Then the same with real anomalies mixed in, and scores that depend on those
+before, as windows that overlap give them. Prints the false alarms as a share of what the budget allows: 1 is as asked
+for. Also counts how far two runs over the same scores are apart with
 the REQ sketch, which compacts by coin flips, and with the t-digest that the threshold uses.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -20,36 +21,57 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.signal import lfilter
+from scipy.stats import norm
 
 from stream_app.settings import ThresholdSettings
 from stream_app.threshold import StreamThreshold
 
 BUDGETS = (0.01, 0.001)
+
+
+class Stream(NamedTuple):
+    """How the scores of a stream come about; `correlation` is that of a score's normal quantile with the last one's."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    anomalies: float = 0.0
+    correlation: float = 0.0
+    share: float = 1.0  # of the scores that a run has; so many more are the runs
+
+
 STREAMS = {
-    "calibrated": (1.0, 0.0, 0.0),
-    "scores × 0.5": (0.5, 0.0, 0.0),
-    "scores × 2": (2.0, 0.0, 0.0),
-    "scores + 0.5": (1.0, 0.5, 0.0),
-    "calibrated, 1 % anomalies": (1.0, 0.0, 0.01),
-    "calibrated, 5 % anomalies": (1.0, 0.0, 0.05),
+    "calibrated": Stream(),
+    "scores × 0.5": Stream(scale=0.5),
+    "scores × 2": Stream(scale=2.0),
+    "scores + 0.5": Stream(shift=0.5),
+    "calibrated, 1 % anomalies": Stream(anomalies=0.01),
+    "calibrated, 5 % anomalies": Stream(anomalies=0.05),
+    "dependent, 0.9": Stream(correlation=0.9),
+    "dependent, 0.98": Stream(correlation=0.98),
+    "dependent, 0.98, first hundredth": Stream(correlation=0.98, share=0.01),
 }
 
 
-def simulate(
-    stream: tuple[float, float, float], records: int, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def simulate(stream: Stream, records: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores `[records]` and which of them are anomalies: those score from 4 to 10, evenly."""
-    scale, shift, anomalies = stream
     random = np.random.default_rng(seed)
-    scores = random.exponential(1.0 / math.log(10.0), records) * scale + shift
-    anomalous = random.random(records) < anomalies
+    if stream.correlation:
+        rest = math.sqrt(1.0 - stream.correlation**2)
+        noise = random.normal(size=records)
+        noise[0] /= rest
+        scores = -norm.logsf(lfilter([rest], [1.0, -stream.correlation], noise)) / math.log(10.0)
+    else:
+        scores = random.exponential(1.0 / math.log(10.0), records)
+    scores = scores * stream.scale + stream.shift
+    anomalous = random.random(records) < stream.anomalies
     scores[anomalous] = random.uniform(4.0, 10.0, int(anomalous.sum()))
     return scores, anomalous
 
 
-def run(stream: tuple[float, float, float], budget: float, records: int, seed: int) -> tuple[float, float]:
+def run(stream: Stream, budget: float, records: int, seed: int) -> tuple[float, float]:
     """False alarms as a share of the budget, and the share of the anomalies found (NaN without any)."""
-    scores, anomalous = simulate(stream, records, seed)
+    scores, anomalous = simulate(stream, round(records * stream.share), seed)
     threshold = StreamThreshold(ThresholdSettings(target_rate=budget))
     alarms = np.array([threshold.judge(score, 0.0).is_anomaly for score in scores.tolist()])
     false_share = alarms[~anomalous].mean() / budget
@@ -79,9 +101,9 @@ def main(
     for budget in BUDGETS:
         table.add_column(f"budget {budget:.1%}", justify="right")
     for name, stream in track(STREAMS.items(), description="simulating", transient=True):
-        cells = []
+        cells, runs = [], round(seeds / stream.share)
         for budget in BUDGETS:
-            shares, found = zip(*(run(stream, budget, records, seed) for seed in range(seeds)), strict=True)
+            shares, found = zip(*(run(stream, budget, records, seed) for seed in range(runs)), strict=True)
             text = f"{np.mean(shares):.2f} ({min(shares):.2f}–{max(shares):.2f})"
             cells.append(text if math.isnan(found[0]) else f"{text}; {np.mean(found):.3f}")
         table.add_row(name, *cells)

@@ -92,8 +92,8 @@ class PolicyRef(_Part):
         "that there are, with the model's calibration, which alone decides at 0"
     )
     warm: bool = Field(
-        description="false while the threshold is blended, the cold start; true from min_observations on, and after a "
-        "lasting shift"
+        description="false in the cold start, before min_observations scores are learned; true from there on, and "
+        "after a lasting shift"
     )
     labels: Index = Field(
         default=0, description="people's labels of this stream's records that the threshold heeds, of whatever model"

@@ -9,7 +9,9 @@ Ertl 2019) of what was judged normal:
 - the tail proper, up to the threshold itself: sees the bend, but anomalies just below the threshold look like one,
   raise it, and let more of their kind in.
 
-The tail decides, and may exceed what the body says by a fixed part only. Both are fitted as truncated samples
+The tail decides, and may exceed what the body says by a fixed part only. Up it goes at once, as many alerts are proof
+enough; down only by what the scores are worth as independent ones (`stream_app.dependence`), for those of overlapping
+windows look calm for long without being so. Both are fitted as truncated samples
 (`stream_app.pareto`), for what is judged anomalous is never learned, with one way out. A run of `shift_after` mostly
 anomalous scores means that the stream itself has changed for good, and not that an incident goes on: the threshold
 forgets, and learns from that run. Normal scores within a run are held back with it. Were the lower scores of a stream
@@ -33,6 +35,7 @@ from numpy.typing import NDArray
 
 from stream_app import pareto
 from stream_app.corrections import Correction, Mark, correct
+from stream_app.dependence import Dependence
 from stream_app.pace import Pace
 from stream_app.settings import ThresholdSettings, target_rate
 
@@ -52,8 +55,8 @@ _NORMAL_IN_A_ROW = 10  # end a run, however long it was: an incident that is ove
 
 _CELL_EDGES = np.linspace(0.0, 1.0, pareto.CELLS + 1)
 
-_VERSION = 3
-_HEAD = struct.Struct("<BddddddQIQ?QddQQI5I")  # version, numbers as in to_bytes, lengths of the parts that follow
+_VERSION = 4
+_HEAD = struct.Struct("<BddddddQIQ?QddQQI6I")  # version, numbers as in to_bytes, lengths of the parts that follow
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -79,9 +82,10 @@ class StreamThreshold:
 
     NAME = "rolling-pot"
 
-    __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_in_force", "_lead", "_marks", "_max_shift",
-                 "_model", "_observations", "_old", "_pace", "_rate", "_run", "_run_anomalous", "_run_length",
-                 "_run_normal", "_run_start", "_settings", "_shifted", "_value", "_young")  # fmt: skip
+    __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_dependence", "_in_force", "_lead", "_marks",
+                 "_max_shift", "_model", "_observations", "_old", "_pace", "_rate", "_run", "_run_anomalous",
+                 "_run_length", "_run_normal", "_run_start", "_settings", "_shifted", "_value",
+                 "_young")  # fmt: skip
 
     def __init__(self, settings: ThresholdSettings) -> None:
         self._settings = settings
@@ -100,6 +104,7 @@ class StreamThreshold:
 
     def _forget(self) -> None:
         self._observations = 0
+        self._dependence = Dependence()
         self._shifted = False
         self._capacity = _FIRST_GENERATION
         self._young: tdigest_float | None = None
@@ -252,6 +257,7 @@ class StreamThreshold:
         self._ceilings = (math.inf, math.inf)
         self._capacity = _FIRST_GENERATION
         self._observations = 0
+        self._dependence = Dependence()
         self._shifted = True
         self._in_force = Correction(max(self._block), 0, -math.inf)  # nothing of the run was left out
         self._refresh()
@@ -260,10 +266,12 @@ class StreamThreshold:
         """Takes the block into the sketch and sets the next threshold."""
         if self._young is None:
             self._young = tdigest_float(_SKETCH_K)
-        self._young.update(np.frombuffer(self._block, np.float32))
+        scores = np.frombuffer(self._block, np.float32)
+        self._young.update(scores)
         self._young.compress()  # else reading or writing the state would, and its bytes depend on when
         self._ceilings = self._ceilings_now()
         self._observations += len(self._block)
+        self._dependence.update(scores)
         self._block = array("f")
         self._block_size = min(max(self._observations // 4, _LEAST_BLOCK), _LARGEST_BLOCK)
         self._set_value()
@@ -281,12 +289,19 @@ class StreamThreshold:
 
     def _set_value(self) -> None:
         self._rate = target_rate(self._settings, self._pace.per_second if self._pace else None)
-        start = self._seed + self._lead
-        own = self._own_quantile() if self._observations else start
-        # Linear in -log10 p: the geometric mean of what both sides take for the false-alarm rate.
         share = 1.0 if self.warm else self._observations / self._settings.min_observations
-        self._value = min(max(start + share * (own - start), _FLOOR * self._seed), MAX_SCORE)
+        goal = self._own_quantile() if self._observations else self._seed
+        if goal < self._seed and not self._shifted and share > 0.0:
+            worth = self._independent() / (share * self._settings.min_observations)
+            goal = self._seed + min(1.0, worth) * (goal - self._seed)
+        # Linear in -log10 p: the geometric mean of what both sides take for the false-alarm rate.
+        start = self._seed + self._lead
+        self._value = min(max(start + share * (goal - start), _FLOOR * self._seed), MAX_SCORE)
         self._correct()
+
+    def _independent(self) -> float:
+        """How many independent scores those that are remembered are worth."""
+        return self._dependence.share * min(self._observations, self._settings.horizon)
 
     def _correct(self) -> None:
         corrected = correct(self._value, self._marks, self._max_shift, _FLOOR * self._seed)
@@ -339,6 +354,7 @@ class StreamThreshold:
             self._young.serialize() if self._young else b"",
             self._old.serialize() if self._old else b"",
             self._pace.to_bytes() if self._pace else b"",
+            self._dependence.to_bytes(),
         )
         head = _HEAD.pack(
             _VERSION,
@@ -399,7 +415,8 @@ class StreamThreshold:
         if at != len(state):
             msg = f"it has {len(state)} bytes instead of {at}"
             raise ValueError(msg)
-        block, run, young, old, pace = parts
+        block, run, young, old, pace, dependence = parts
+        self._dependence = Dependence.from_bytes(dependence)
         self._block, self._run = array("f", block), array("f", run)
         self._young = tdigest_float.deserialize(young) if young else None
         self._old = tdigest_float.deserialize(old) if old else None

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.signal import lfilter
+from scipy.stats import norm
 
 from stream_app.corrections import Mark
 from stream_app.settings import ThresholdSettings
@@ -54,6 +56,31 @@ def test_false_alarms_stay_near_the_budget(rate: float, miscalibrate: Callable[[
 
     assert 0.6 < alarms.mean() / rate < 1.5
     assert alarms[RECORDS // 2 :].mean() / rate < 1.5, "the threshold creeps down"
+
+
+def dependent_scores(count: int, seed: int, correlation: float = 0.98) -> Scores:
+    """Calibrated as well, but each like the one before it, as overlapping windows give them."""
+    rest = math.sqrt(1.0 - correlation**2)
+    noise = np.random.default_rng(seed).normal(size=count)
+    noise[0] /= rest
+    return -norm.logsf(lfilter([rest], [1.0, -correlation], noise)) / LN10
+
+
+@pytest.mark.parametrize("rate", [1e-2, 1e-3])
+def test_a_threshold_does_not_follow_a_calm_stretch_of_dependent_scores_down(rate: float) -> None:
+    shares = [
+        judge_all(StreamThreshold(ThresholdSettings(target_rate=rate)), dependent_scores(2_000, seed))[1].mean() / rate
+        for seed in range(30)
+    ]
+
+    assert np.mean(shares) < 1.0
+
+
+def test_a_threshold_goes_up_with_dependent_scores_as_soon_as_with_others() -> None:
+    threshold = StreamThreshold(ThresholdSettings(target_rate=0.01))
+    judge_all(threshold, 3.0 * dependent_scores(20_000, seed=3))
+
+    assert threshold.value > 4.0
 
 
 @pytest.mark.parametrize("miscalibrate", MISCALIBRATIONS.values(), ids=MISCALIBRATIONS)
