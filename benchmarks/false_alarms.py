@@ -5,8 +5,8 @@
 Simulated scores of normal records: calibrated ones (-log10 p is exponential with the rate ln 10), and ones of a model
 whose calibration doesn't fit the stream. Then the same with real anomalies mixed in, and scores that depend on those
 before, as windows that overlap give them. Prints the false alarms as a share of what the budget allows: 1 is as asked
-for. Also counts how far two runs over the same scores are apart with
-the REQ sketch, which compacts by coin flips, and with the t-digest that the threshold uses.
+for. Also counts how far two runs over the same scores are apart with the REQ sketch, which compacts by coin flips, and
+with the t-digest that the threshold uses.
 """
 
 from __future__ import annotations
@@ -53,17 +53,20 @@ STREAMS = {
 }
 
 
+def autoregressive(correlation: float, count: int, random: np.random.Generator) -> NDArray[np.float64]:
+    """Standard normal numbers `[count]`, each correlated with the one before it."""
+    rest = math.sqrt(1.0 - correlation**2)
+    noise = random.normal(size=count)
+    noise[0] /= rest
+    numbers: NDArray[np.float64] = lfilter([rest], [1.0, -correlation], noise)
+    return numbers
+
+
 def simulate(stream: Stream, records: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores `[records]` and which of them are anomalies: those score from 4 to 10, evenly."""
     random = np.random.default_rng(seed)
-    if stream.correlation:
-        rest = math.sqrt(1.0 - stream.correlation**2)
-        noise = random.normal(size=records)
-        noise[0] /= rest
-        scores = -norm.logsf(lfilter([rest], [1.0, -stream.correlation], noise)) / math.log(10.0)
-    else:
-        scores = random.exponential(1.0 / math.log(10.0), records)
-    scores = scores * stream.scale + stream.shift
+    log10_p = norm.logsf(autoregressive(stream.correlation, records, random)) / math.log(10.0)
+    scores = -log10_p * stream.scale + stream.shift
     anomalous = random.random(records) < stream.anomalies
     scores[anomalous] = random.uniform(4.0, 10.0, int(anomalous.sum()))
     return scores, anomalous

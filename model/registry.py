@@ -73,7 +73,7 @@ class Registry:
 
         What else lies there, such as the `lost+found` of a volume, is passed over.
         """
-        return [name for name in self._names(self._storage.root) if any(self.survey(name))]
+        return [name for name in self._names(self._storage.root) if self._has_version(name)]
 
     def is_empty(self) -> bool:
         """Whether there is nothing at all, as in a folder that is not mounted."""
@@ -86,13 +86,14 @@ class Registry:
     def survey(self, name: str) -> Versions:
         """All versions, also those whose manifest can't be read; their weights are not looked at."""
         sound, broken = [], {}
-        for child in self._names(self._folder(name)):
+        for version in self._candidates(name):
             try:
-                manifest = None if child in (CHAMPION, LINEAGE) else self._read_manifest(name, child)
+                manifest = self._read_manifest(name, version)
             except ManifestError as error:
-                broken[child] = str(error)
-            else:
-                sound += [manifest] if manifest else []
+                broken[version] = str(error)
+                continue
+            if manifest is not None:
+                sound.append(manifest)
         return Versions(sorted(sound, key=lambda item: (item.created_at, item.version)), broken)
 
     def manifest(self, name: str, version: str) -> Manifest:
@@ -240,6 +241,14 @@ class Registry:
     def _names(self, folder: str) -> list[str]:
         """What is in a folder and may be a detector or a version."""
         return [child for child in self._storage.children(folder) if is_name(child)]
+
+    def _candidates(self, name: str) -> list[str]:
+        """What may be versions of a detector."""
+        return [child for child in self._names(self._folder(name)) if child not in (CHAMPION, LINEAGE)]
+
+    def _has_version(self, name: str) -> bool:
+        manifests = (f"{self.path(name, version)}/{MANIFEST}" for version in self._candidates(name))
+        return any(self._storage.read(manifest) is not None for manifest in manifests)
 
     def _folder(self, name: str) -> str:
         return f"{self._storage.root}/{check_name(name, 'detector')}"

@@ -62,5 +62,5 @@ class Dependence:
         """Continues where `to_bytes` stopped. Raises struct.error for bytes of another length."""
         own = cls()
         if data:
-            (own._count, own._zero, own._last, own._sum, own._squares, own._products) = _STATE.unpack(data)
+            own._count, own._zero, own._last, own._sum, own._squares, own._products = _STATE.unpack(data)
         return own

@@ -11,11 +11,11 @@ Ertl 2019) of what was judged normal:
 
 The tail decides, and may exceed what the body says by a fixed part only. Up it goes at once, as many alerts are proof
 enough; down only by what the scores are worth as independent ones (`stream_app.dependence`), for those of overlapping
-windows look calm for long without being so. Both are fitted as truncated samples
-(`stream_app.pareto`), for what is judged anomalous is never learned, with one way out. A run of `shift_after` mostly
-anomalous scores means that the stream itself has changed for good, and not that an incident goes on: the threshold
-forgets, and learns from that run. Normal scores within a run are held back with it. Were the lower scores of a stream
-that has shifted learned alone, the threshold would follow them up and down, and no run would ever last.
+windows look calm for long without being so. Both are fitted as truncated samples (`stream_app.pareto`), for what is
+judged anomalous is never learned, with one way out. A run of `shift_after` mostly anomalous scores means that the
+stream itself has changed for good, and not that an incident goes on: the threshold forgets, and learns from that run.
+Normal scores within a run are held back with it. Were the lower scores of a stream that has shifted learned alone, the
+threshold would follow them up and down, and no run would ever last.
 
 People's labels move the threshold in force away from the learned one (`stream_app.corrections`), and teach it nothing.
 """
@@ -84,8 +84,7 @@ class StreamThreshold:
 
     __slots__ = ("_block", "_block_size", "_capacity", "_ceilings", "_dependence", "_in_force", "_lead", "_marks",
                  "_max_shift", "_model", "_observations", "_old", "_pace", "_rate", "_run", "_run_anomalous",
-                 "_run_length", "_run_normal", "_run_start", "_settings", "_shifted", "_value",
-                 "_young")  # fmt: skip
+                 "_run_length", "_run_normal", "_run_start", "_settings", "_shifted", "_value", "_young")  # fmt: skip
 
     def __init__(self, settings: ThresholdSettings) -> None:
         self._settings = settings
@@ -253,11 +252,7 @@ class StreamThreshold:
     def _relearn(self) -> None:
         self._block = self._run[-self._settings.shift_after :]
         self._end_run()
-        self._young = self._old = None
-        self._ceilings = (math.inf, math.inf)
-        self._capacity = _FIRST_GENERATION
-        self._observations = 0
-        self._dependence = Dependence()
+        self._forget()
         self._shifted = True
         self._in_force = Correction(max(self._block), 0, -math.inf)  # nothing of the run was left out
         self._refresh()
@@ -291,17 +286,18 @@ class StreamThreshold:
         self._rate = target_rate(self._settings, self._pace.per_second if self._pace else None)
         share = 1.0 if self.warm else self._observations / self._settings.min_observations
         goal = self._own_quantile() if self._observations else self._seed
-        if goal < self._seed and not self._shifted and share > 0.0:
-            worth = self._independent() / (share * self._settings.min_observations)
-            goal = self._seed + min(1.0, worth) * (goal - self._seed)
+        if goal < self._seed and not self._shifted:
+            goal = self._seed + self._worth() * (goal - self._seed)
         # Linear in -log10 p: the geometric mean of what both sides take for the false-alarm rate.
         start = self._seed + self._lead
         self._value = min(max(start + share * (goal - start), _FLOOR * self._seed), MAX_SCORE)
         self._correct()
 
-    def _independent(self) -> float:
-        """How many independent scores those that are remembered are worth."""
-        return self._dependence.share * min(self._observations, self._settings.horizon)
+    def _worth(self) -> float:
+        """The share of the scores it has, or of those it needs if fewer, that what it remembers is worth; up to 1."""
+        remembered = min(self._observations, self._settings.horizon)
+        needed = min(self._observations, self._settings.min_observations)
+        return min(1.0, self._dependence.share * remembered / needed)
 
     def _correct(self) -> None:
         corrected = correct(self._value, self._marks, self._max_shift, _FLOOR * self._seed)

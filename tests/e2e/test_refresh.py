@@ -42,7 +42,7 @@ def test_false_alarms_of_a_stream_that_drifts_fall_back_and_anomalies_are_still_
     assert [(run["trigger"], run["outcome"]) for run in figures["runs"]] == [("drift", "promoted")]
     assert [stage["passed"] for stage in figures["stages"].values()] == [True] * 5
     assert list(figures["stages"]) == ["snapshot", "train", "gate", "shadow", "promote"]
-    # A version's first threshold is a quantile of a few hundred rows held out, which its rate is known to 1 % by.
+    # A version's first threshold is a quantile of a few hundred rows held out: its rate is known to about 1 %.
     assert before["false_alarm_share"] < 3 * BUDGET
     assert account.of(account.began["change"], account.began["change"] + 300)[1].mean() > 0.9
     assert new["false_alarm_share"] < 3 * BUDGET

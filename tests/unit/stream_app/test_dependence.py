@@ -3,16 +3,12 @@ import struct
 import numpy as np
 import pytest
 
+from false_alarms import autoregressive
 from stream_app.dependence import Dependence
 
 
 def series(correlation: float, count: int, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(size=count)
-    values = np.empty(count)
-    values[0] = noise[0]
-    for at in range(1, count):
-        values[at] = correlation * values[at - 1] + np.sqrt(1 - correlation**2) * noise[at]
-    return (values + 50.0).astype(np.float32)
+    return (autoregressive(correlation, count, np.random.default_rng(seed)) + 50.0).astype(np.float32)
 
 
 def taken(scores: np.ndarray, *cuts: int) -> Dependence:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 from scipy.stats import norm
 
+from false_alarms import autoregressive
 from stream_app.corrections import Mark
 from stream_app.settings import ThresholdSettings
 from stream_app.threshold import MAX_SCORE, Judgement, StreamThreshold
@@ -60,10 +60,7 @@ def test_false_alarms_stay_near_the_budget(rate: float, miscalibrate: Callable[[
 
 def dependent_scores(count: int, seed: int, correlation: float = 0.98) -> Scores:
     """Calibrated as well, but each like the one before it, as overlapping windows give them."""
-    rest = math.sqrt(1.0 - correlation**2)
-    noise = np.random.default_rng(seed).normal(size=count)
-    noise[0] /= rest
-    return -norm.logsf(lfilter([rest], [1.0, -correlation], noise)) / LN10
+    return -norm.logsf(autoregressive(correlation, count, np.random.default_rng(seed))) / LN10
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
