@@ -16,7 +16,7 @@ from stream_app.settings import AlertSettings
 from stream_app.threshold import Judgement
 
 _SEVERITY_STEP = 10
-_LENGTH_FACTOR = 4  # an episode that is so many times as long as when it was last told is told again
+LENGTH_FACTOR = 4  # an episode that is so many times as long as when it was last told is told again
 _CALM_FACTOR = 10  # times as many records that are not anomalous end an episode as quiet ones
 _MOST_DOUBLINGS = 6  # of the quiet records that a reopened episode takes to close
 
@@ -168,7 +168,7 @@ class Episode:
         self._anomalous += 1
         self._worst = max(self._worst, score)
         self._excess = max(self._excess, excess)
-        grown = self._anomalous >= _LENGTH_FACTOR * self._told or self.severity // _SEVERITY_STEP > self._told_step
+        grown = self._anomalous >= LENGTH_FACTOR * self._told or self.severity // _SEVERITY_STEP > self._told_step
         return EpisodeState.UPDATE if grown else None
 
     def _end(self, closed: float) -> None:

@@ -52,7 +52,7 @@ PURE = (
 SHARED_WITH_TRAINING = {"clock", "decode", "errors", "files", "records", "settings", "threshold"}
 # The trainer (training/refresh) besides reads the topics and speaks to the broker, to Redis and to the workers.
 TRAINERS_OWN = {
-    *("drift", "events", "headers", "history", "kafka", "labels", "log", "metrics"),
+    *("drift", "episodes", "events", "headers", "history", "kafka", "labels", "log", "metrics"),
     *("redis_client", "shadow", "streams", "tails", "topics", "updates"),
 }
 

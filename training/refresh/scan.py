@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from training.refresh.sampling import by_stream
 DECIMALS = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scan:
     """Of `n` records that can be learned from, by partition and then by offset.
 
@@ -52,6 +53,12 @@ class Scan:
     def row_bytes(self) -> int:
         """What one record takes."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @cached_property
+    def rows(self) -> dict[tuple[int, str], NDArray[np.int64]]:
+        """Indices of the records of each stream, in order, by its partition and name."""
+        names = {number: stream for stream, number in self.numbers.items()}
+        return {names[int(self.streams[each[0]])]: each for each in by_stream(self.streams)}
 
 
 async def scan(

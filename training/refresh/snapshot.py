@@ -96,10 +96,11 @@ async def take_snapshot(
         said = await read_labels(settings) if labels is None else labels
         facts = known_by_labels(said, detector_name, topic, looked_at)
         since = float(found.published.min()) / 1000.0 if len(found) else 0.0
-        facts += await read_episodes(settings, detector_name, topic, looked_at, since)
+        offsets = {stream: found.offsets[rows] for stream, rows in found.rows.items()}
+        facts += await read_episodes(settings, detector_name, topic, looked_at, offsets, since)
     else:
         facts = list(known)
-    marks = mark(facts, found.offsets, found.streams, found.numbers)
+    marks = mark(facts, found.offsets, found.rows)
     choice = choose(found, marks, settings.snapshot, settings.threshold, seed)
     _check_enough(topic, choice, settings.snapshot)
     origin = TrainingData(

@@ -51,7 +51,7 @@ class Digits:
         scan = Scan(
             zeros, places, places, zeros, {(0, "a"): 0}, scores, None, (8, 8, 1), np.dtype(np.uint8), count, 0, 0
         )
-        marks = mark((), scan.offsets, scan.streams, scan.numbers)
+        marks = mark((), scan.offsets, scan.rows)
         return stream[choose(scan, marks, SnapshotSettings(), ThresholdSettings(), 0).normal]
 
 
