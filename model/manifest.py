@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from model.calibration import Calibration, read_sketch
-from model.config import ImageConfig, Kind, SequenceConfig
+from model.config import ImageConfig, Kind, Profile, SequenceConfig
 from model.errors import ManifestError, first_fault
 from model.gate_report import GateReport
 from model.reference import Reference
@@ -49,6 +49,7 @@ class TrainingData(BaseModel):
         None, description="partition to the first offset that was looked at and the one after the last"
     )
     champion: str | None = Field(None, description="the version whose scores said what to leave out")
+    profile: Profile = Field(Profile.ACCURATE, description="of those scores")
     seed: int | None = Field(None, description="of the draw among the records")
     choice: dict[str, float] = Field({}, description="the settings that decided what is kept, by name")
     known: tuple[Known, ...] = Field((), description="what alerts and labels said of the records, at that time")

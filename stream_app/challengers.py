@@ -69,10 +69,10 @@ class Challenger:
         Raises nothing: a challenger that does, or whose scores aren't finite, is given up.
         """
         self._turn += self._settings.share
-        if self._failed or self._turn < 1.0 or scorer.version == self.scorer.version:
+        if self._failed or scorer.version == self.scorer.version or not (self._turn >= 1.0 or self._has_time()):
             self._turn = min(self._turn, 1.0)
             return
-        self._turn -= 1.0
+        self._turn = max(0.0, self._turn - 1.0)
         if scorer.version != self._champion:
             self._begin(scorer.version)
         first = 0
@@ -110,12 +110,20 @@ class Challenger:
             self._champion = champion
             self._tally = Tally()
 
-    def _why_not(self, is_idle: Callable[[], bool]) -> str:
+    def _has_time(self) -> bool:
+        """Whether all the time it may take is left: a stream so slow can have each batch compared."""
+        return self._fill() >= self._settings.max_cost * BURST
+
+    def _fill(self) -> float:
+        """Seconds that it may take now."""
         now = self._clock.monotonic()
         cost = self._settings.max_cost
         self._allowance = min(self._allowance + cost * (now - self._filled_at), cost * BURST)
         self._filled_at = now
-        if self._allowance <= 0.0:
+        return self._allowance
+
+    def _why_not(self, is_idle: Callable[[], bool]) -> str:
+        if self._fill() <= 0.0:
             return "cost"
         return "" if is_idle() else "load"
 

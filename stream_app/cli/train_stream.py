@@ -41,7 +41,7 @@ def read_stream(
     """
     champion = None
     if (version := registry.champion(name)) is not None:
-        champion = registry.load(name, version, settings.worker.device)
+        champion = registry.load(name, version, settings.worker.device, settings.worker.profile)
         if kind not in (None, champion.kind) or window not in (None, champion.input_shape[0]):
             raise UsageError(
                 f"--kind and --window: {name} {version} takes {champion.kind} records {list(champion.input_shape)}; "
@@ -80,14 +80,16 @@ def read_again(settings: Settings, registry: Registry, manifest: Manifest, silen
     Raises UsageError for a version that was trained from a file, and TrainingError where the broker no longer has all
     of the records, or they are not the same.
     """
-    from training.refresh.snapshot import check_ranges, spec_of_manifest, take_snapshot
+    from training.refresh.snapshot import check_ranges, settings_of_choice, spec_of_manifest, take_snapshot
 
     data, version = manifest.training_data, f"{manifest.name} {manifest.version}"
     if data.topic is None or data.offsets is None:
         raise UsageError(f"--from-manifest: {version} was trained on the file {data.source}; train with --data")
     topic, ranges = data.topic, {int(partition): span for partition, span in data.offsets.items()}
-    champion = None if data.champion is None else registry.load(manifest.name, data.champion, settings.worker.device)
-    same = settings.model_copy(update={"snapshot": settings.snapshot.model_copy(update=data.choice)})
+    champion = None
+    if data.champion is not None:
+        champion = registry.load(manifest.name, data.champion, settings.worker.device, data.profile)
+    same = settings_of_choice(settings, data.choice)
 
     async def read(show: Callable[[Looking], None]) -> Snapshot:
         await check_ranges(settings, topic, ranges)

@@ -41,10 +41,14 @@ class GateSettings(Section):
 class ShadowSettings(Section):
     """A challenger scores live records beside the champion: how much of it, and what it must show."""
 
-    share: Share = Field(0.25, description="of the batches, each only while nothing waits to be scored")
+    share: Share = Field(
+        0.25,
+        description="of the batches, each only while nothing waits to be scored; all of them while that takes next to "
+        "none of max_cost",
+    )
     max_cost: Share = Field(0.1, description="seconds of the challenger per second of wall clock, in each worker")
     min_rows: Annotated[int, Field(ge=0)] = Field(
-        2000, description="records scored by both before anything is decided; 0: no shadow"
+        1000, description="records scored by both before anything is decided; 0: no shadow"
     )
     timeout: PositiveSeconds = Field(3600.0, description="a challenger that has not passed by then is refused")
     alert_factor: Factor = Field(

@@ -45,7 +45,7 @@ def make(job: Job, report: Report) -> Made:
             f"detector {job.detector} has no champion, and nothing says what a record of {job.topic} is for it: train "
             "the first one with `ganomaly-stream train`"
         )
-    champion = registry.load(job.detector, version, settings.worker.device)
+    champion = registry.load(job.detector, version, settings.worker.device, settings.worker.profile)
     snapshot = _snapshot(job, champion, report)
     result, gate = _train(job, champion, snapshot, registry, report)
     sha256 = registry.manifest(job.detector, result.version).sha256
@@ -84,8 +84,11 @@ def _train(
     def judge(challenger: Detector) -> GateReport:
         stages[0].done(True, "trained")
         gate = Stage("gate", report)
-        verdict = examine(challenger, champion, evidence, settings.gate, target_rate=settings.threshold.target_rate)
-        gate.done(verdict.passed, verdict.why_refused() or f"all {len(verdict.rules)} rules passed")
+        # As the workers would have it score.
+        served = Detector(challenger.manifest, challenger.network, challenger.device, settings.worker.profile)
+        verdict = examine(served, champion, evidence, settings.gate, target_rate=settings.threshold.target_rate)
+        why = verdict.why_refused() or f"all {len(verdict.rules)} rules passed"
+        gate.done(verdict.passed, why, verdict.rules)
         registry.fence(job.detector, job.token)
         found.append(verdict)
         return verdict
@@ -112,7 +115,7 @@ async def shadow(job: Job, made: Made, report: Report) -> Verdict:
         report({"stage": "shadow", "state": "progress", "share": share, "told": told})
 
     outcome = await run_shadow(job.settings, job.detector, made.version, SystemClock(), tell=seen)
-    return Verdict(outcome.passed, outcome.why, outcome.refused_by, outcome.waits)
+    return Verdict(outcome.passed, outcome.why, outcome.refused_by, outcome.waits, outcome.rules)
 
 
 async def announce(settings: Settings, detector: str, sha256: str, promotion: Promotion) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from model.gate_report import RuleVerdict
 from model.lineage import Promotion
 from model.registry import Registry
 from stream_app.clock import Clock
@@ -57,12 +58,13 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a stage came to. `waits`: it is for a person to decide."""
+    """What a stage came to. `waits`: it is for a person to decide. `rules` are those that it was judged by."""
 
     passed: bool
     why: str
     refused_by: tuple[str, ...] = ()
     waits: bool = False
+    rules: tuple[RuleVerdict, ...] = ()
 
 
 class StageResult(BaseModel):
@@ -74,6 +76,7 @@ class StageResult(BaseModel):
     passed: bool
     why: str
     seconds: float
+    rules: tuple[RuleVerdict, ...] = ()
 
 
 class RunResult(BaseModel):
@@ -169,7 +172,7 @@ class Run:
         if not verdict.passed:
             return Outcome.REFUSED, verdict
         # Once begun it is brought to its end: the token keeps a stale trainer out, and who is promoted is announced.
-        ending = asyncio.ensure_future(self._timed("promote", self._put_in_service(made)))
+        ending = asyncio.ensure_future(self._timed("promote", self._put_in_service(made, verdict)))
         try:
             verdict = await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -177,10 +180,10 @@ class Run:
             verdict = ending.result()
         return (Outcome.PROMOTED if verdict.passed else Outcome.WAITING), verdict
 
-    async def _put_in_service(self, made: Made) -> Verdict:
+    async def _put_in_service(self, made: Made, shadow: Verdict) -> Verdict:
         name = self.job.detector
         try:
-            promotion = await asyncio.to_thread(self._promote, made)
+            promotion = await asyncio.to_thread(self._promote, made, shadow)
         except ChampionChanged as error:
             return Verdict(
                 False,
@@ -195,12 +198,12 @@ class Run:
             return Verdict(True, f"in service; workers see it at their next look, as it can't be announced: {error}")
         return Verdict(True, f"in service in place of {promotion.replaced or 'none'}")
 
-    def _promote(self, made: Made) -> Promotion:
+    def _promote(self, made: Made, shadow: Verdict) -> Promotion:
         return self.registry.promote(
             self.job.detector,
             made.version,
             by=f"schedule on {socket.gethostname()}",
-            reason=f"{self.due.trigger}: {self.due.why}",
+            reason=f"{self.due.trigger}: {self.due.why}; shadow: {shadow.why}",
             token=self.job.token,
             expected=made.champion,
         )
@@ -208,7 +211,7 @@ class Run:
     async def _timed(self, stage: str, work: Awaitable[Verdict]) -> Verdict:
         told = Stage(stage, self._told, self.clock.monotonic)
         verdict = await work
-        told.done(verdict.passed, verdict.why)
+        told.done(verdict.passed, verdict.why, verdict.rules)
         return verdict
 
     def _told(self, event: dict[str, Any]) -> None:

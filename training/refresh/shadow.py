@@ -78,9 +78,13 @@ def _sound(comparisons: Sequence[Comparison]) -> RuleVerdict:
 
 
 def _alerts(total: Tally, settings: ShadowSettings, target_rate: float) -> RuleVerdict:
-    """No more than the champion's, or than the budget allows, by a factor."""
+    """No more than the champion's, or than the budget allows, by a factor.
+
+    A champion that is itself past the budget is no measure by a factor: what replaces it may not raise more.
+    """
     figure, reference = total.challenger_alerts / total.rows, total.champion_alerts / total.rows
-    limit = max(settings.alert_factor * reference, _within_budget(total, settings, target_rate))
+    budget = _within_budget(total, settings, target_rate)
+    limit = reference if reference > budget else max(settings.alert_factor * reference, budget)
     return RuleVerdict(
         rule="alerts",
         figure=figure,
@@ -199,6 +203,15 @@ async def _champion(registry: Registry, name: str) -> str | None:
         return None
 
 
+def _figures(rules: Sequence[RuleVerdict]) -> str:
+    """What was found, in a line: of the challenger, and of the champion where that is a comparison."""
+    return ", ".join(
+        f"{rule.rule} {rule.figure:.3g}" + (f" (champion {rule.reference:.3g})" if rule.reference is not None else "")
+        for rule in rules
+        if rule.figure is not None
+    )
+
+
 def _of_this(found: Sequence[Comparison], begun: ModelUpdate, champion: str) -> list[Comparison]:
     """Those of this run, and of this champion; a worker that has seen no record, or couldn't load it, names none."""
     return [each for each in found if each.run == begun.at and each.champion in ("", champion)]
@@ -214,11 +227,14 @@ def _decide(
         if not late:
             return None
         why = f"{rows}; more did not come within shadow.timeout={settings.timeout:g} s{unread}"
+        if rows.figure:
+            needed = settings.timeout * settings.min_rows / rows.figure
+            why += f". At this pace they take {needed:.0f} s: set shadow.timeout higher, or shadow.min_rows lower"
         return ShadowOutcome(False, False, (rows.rule,), why, rules)
     if failed := [rule for rule in others if not rule.passed]:
         return ShadowOutcome(False, False, tuple(rule.rule for rule in failed), "; ".join(map(str, failed)), rules)
     waits = settings.approve == "manual"
-    why = f"{rows.figure:.0f} records scored by both"
+    why = f"{rows.figure:.0f} records scored by both: {_figures(others)}"
     if waits:
         why += "; shadow.approve=manual: `ganomaly-stream models promote` puts it in service"
     return ShadowOutcome(True, waits, (), why, rules)

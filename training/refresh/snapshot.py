@@ -7,13 +7,14 @@ the memory it takes is that of what is kept, and the choice is the same whenever
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.config import Profile
 from model.detector import Detector
 from model.errors import TrainingError
 from model.manifest import Known, Manifest, TrainingData
@@ -32,8 +33,8 @@ from training.refresh.readings import Ranges, read_pieces
 from training.refresh.sampling import fair_quotas
 from training.refresh.scan import Scan, scan
 
-# The settings that decide what is kept; where to look is said by the offsets.
-CHOICE = ("records", "bytes", "leave_out", "fresh")
+# The settings that decide what is kept, by section; where to look is said by the offsets.
+CHOICE = {"snapshot": ("records", "bytes", "leave_out", "fresh"), "threshold": ("shift_after", "shift_share")}
 
 Indices = NDArray[np.int64]
 
@@ -109,13 +110,33 @@ async def take_snapshot(
         topic=topic,
         offsets={str(partition): span for partition, span in sorted(looked_at.items())},
         champion=champion.version if champion else None,
+        profile=champion.profile if champion else Profile.ACCURATE,
         seed=seed,
-        choice={name: getattr(settings.snapshot, name) for name in CHOICE},
+        choice=_choice_of(settings),
         known=tuple(facts),
         counts=choice.counts,
     )
     rows = await _fetch(settings, topic, spec, looked_at, found, choice, _shown(on_progress, "fetch", total))
     return _assemble(spec, found, choice, rows, origin, marks.anomalous, looked_at)
+
+
+def _choice_of(settings: Settings) -> dict[str, float]:
+    return {
+        f"{section}.{name}": getattr(getattr(settings, section), name)
+        for section, names in CHOICE.items()
+        for name in names
+    }
+
+
+def settings_of_choice(settings: Settings, choice: Mapping[str, float]) -> Settings:
+    """The settings with those that decided a choice as they were then; what a manifest does not say is as it is."""
+    sections = {}
+    for section, names in CHOICE.items():
+        # Manifests of before there were several sections name those of the snapshot alone.
+        known = {name: choice.get(f"{section}.{name}", choice.get(name)) for name in names}
+        now = getattr(settings, section)
+        sections[section] = now.model_copy(update={name: value for name, value in known.items() if value is not None})
+    return settings.model_copy(update=sections)
 
 
 def spec_of_manifest(manifest: Manifest) -> InputSpec:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from model.gate_report import RuleVerdict
 from training.refresh.child import Report
 
 
@@ -20,7 +21,16 @@ class Stage:
         """`share` of it is done, 0 to 1."""
         self._report({"stage": self._name, "state": "progress", "share": share, "told": told})
 
-    def done(self, passed: bool, why: str) -> None:
-        """It has ended."""
+    def done(self, passed: bool, why: str, rules: Sequence[RuleVerdict] = ()) -> None:
+        """It has ended; `rules` are those that it was judged by."""
         seconds = round(self._monotonic() - self._started, 3)
-        self._report({"stage": self._name, "state": "done", "passed": passed, "why": why, "seconds": seconds})
+        self._report(
+            {
+                "stage": self._name,
+                "state": "done",
+                "passed": passed,
+                "why": why,
+                "seconds": seconds,
+                "rules": [rule.model_dump() for rule in rules],
+            }
+        )

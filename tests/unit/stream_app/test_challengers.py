@@ -61,10 +61,21 @@ def test_both_score_the_same_rows_and_are_counted_alike() -> None:
 
 @pytest.mark.parametrize(("share", "batches"), [(0.25, 10), (0.1, 4), (1.0, 40), (0.3, 12)])
 def test_a_share_of_the_batches_is_taken(share: float, batches: int) -> None:
-    challenger = Challenger(Version("b"), ShadowSettings(share=share, max_cost=1.0), 2.0, ManualClock())
+    clock = ManualClock()
+    version = Version("b", clock=clock, row_seconds=1e-4)
+    challenger = Challenger(version, ShadowSettings(share=share, max_cost=0.5), 2.0, clock)
     for _ in range(40):
         watched(challenger, Version("a"))
     assert challenger.comparison("w", "r").rows == pytest.approx(60 * batches, abs=60)
+
+
+def test_every_record_of_a_stream_is_taken_that_is_so_slow_that_it_costs_next_to_nothing() -> None:
+    clock = ManualClock()
+    challenger = Challenger(Version("b", clock=clock, row_seconds=0.01), ShadowSettings(), 2.0, clock)
+    for _ in range(100):
+        clock.advance(3.6)
+        watched(challenger, Version("a"), rows=ROWS[:1])
+    assert challenger.comparison("w", "r").rows == 100
 
 
 def test_what_waits_goes_first_and_what_is_left_out_is_counted() -> None:

@@ -39,7 +39,8 @@ def test_a_version_as_good_as_the_champion_passes_once_the_workers_have_seen_eno
     assert (outcome.passed, outcome.waits, outcome.refused_by) == (True, False, ())
     assert [rule.rule for rule in outcome.rules] == ["sound", "rows", "alerts", "agreement", "cost"]
     assert all(rule.figure is not None for rule in outcome.rules[1:])
-    assert "1300 records" in outcome.why
+    assert "1300 records scored by both: alerts 0.0" in outcome.why
+    assert "(champion 0.0" in outcome.why
 
 
 def test_with_manual_approval_it_waits_for_a_person() -> None:
@@ -52,6 +53,7 @@ def test_too_little_traffic_is_a_refusal_in_the_end() -> None:
     outcome = decided(seen(600, skipped_load=50, skipped_cost=70), late=True)
     assert (outcome.passed, outcome.refused_by) == (False, ("rows",))
     assert "left out: 50 for load, 70 for their cost" in outcome.why
+    assert "At this pace they take 6000 s" in outcome.why
     assert decided(late=True).refused_by == ("rows",)
 
 
@@ -67,6 +69,13 @@ def test_each_rule_refuses_what_it_is_there_for(rule: str, fault: dict[str, Any]
     outcome = decided(seen(1200, **fault))
     assert (outcome.passed, outcome.refused_by) == (False, (rule,))
     assert f"{rule} FAILED" in outcome.why
+
+
+def test_beside_a_champion_that_is_past_the_budget_it_may_not_raise_more_than_that() -> None:
+    drifted = {"champion": lambda scores: scores + 1.6}  # a few of ten records are above the threshold of 2
+    assert decided(seen(1200, challenger=lambda scores: scores, **drifted)).passed
+    worse = decided(seen(1200, challenger=lambda scores: scores + 1.8, **drifted))
+    assert (worse.passed, worse.refused_by) == (False, ("alerts",))
 
 
 def test_one_worker_in_which_it_failed_is_enough_and_needs_no_rows() -> None:
