@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from pydantic_settings import (
@@ -88,4 +89,26 @@ class Settings(BaseSettings):
         """Options first, then the environment, then the file."""
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
         path = config_file.get()
-        return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=path)) if path else sources
+        return (*sources, _File(settings_cls, yaml_file=path)) if path else sources
+
+
+class _File(YamlConfigSettingsSource):
+    """The file of settings, the last source that is asked.
+
+    Sources are merged with the last one's keys in front. Of budgets by pattern the first that fits holds, so those of
+    the sources before come first here; and whole, as one of a rate and one of alerts a day would make no budget.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        data = super().__call__()
+        before, own = _budgets(self.current_state), _budgets(data)
+        if not before or not own:
+            return data
+        return {**data, "threshold": {**data["threshold"], "streams": {**before, **own, **before}}}
+
+
+def _budgets(state: dict[str, Any]) -> dict[str, Any]:
+    """The budgets by pattern in a state of the tree that nobody has checked yet."""
+    threshold = state.get("threshold")
+    streams = threshold.get("streams") if isinstance(threshold, dict) else None
+    return streams if isinstance(streams, dict) else {}

@@ -168,6 +168,20 @@ def test_a_stream_has_the_budget_of_the_first_pattern_that_fits_its_name(where, 
     assert own["door"] is threshold
 
 
+def test_patterns_of_the_environment_come_before_those_of_the_file(monkeypatch, tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        "threshold: {streams: {'pump-*': {target_rate: 0.02}, 'door-*': {target_rate: 0.03}, '*': {target_rate: 0.04}}}"
+    )
+    monkeypatch.setenv(
+        "GANOMALY_THRESHOLD__STREAMS", '{"pump-7": {"target_rate": 0.01}, "door-*": {"alerts_per_day": 2}}'
+    )
+    threshold = load_settings(path).threshold
+    assert list(threshold.streams) == ["pump-7", "door-*", "pump-*", "*"]
+    assert (threshold.of("pump-7").target_rate, threshold.of("pump-1").target_rate) == (0.01, 0.02)
+    assert (threshold.of("door-1").alerts_per_day, threshold.of("gate").target_rate) == (2, 0.04)
+
+
 def test_a_pattern_with_a_rate_has_it_where_all_others_have_alerts_a_day():
     settings = ThresholdSettings(alerts_per_day=24, streams={"pump": {"target_rate": 0.01}})
     assert (settings.of("pump").alerts_per_day, settings.of("pump").target_rate) == (None, 0.01)
