@@ -156,6 +156,13 @@ def csv_features(file: Path) -> list[str]:
     return [header[place].strip() for place in _feature_places(header)]
 
 
+def has_times(file: Path) -> bool:
+    """Whether a `.csv` has a column `timestamp`. Raises UsageError for a file that can't be read."""
+    with _open_text(file) as text:
+        header, _ = _split(text)
+    return any(name.strip().lower() == TIMESTAMP for name in header)
+
+
 def _feature_names(file: Path) -> tuple[str, ...] | None:
     names = tuple(csv_features(file))
     return names if all(names) and len(set(names)) == len(names) else None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from stream_app.decode import JSON, NPY, PICTURES, RAW
 from stream_app.errors import UsageError
-from stream_app.files import count_csv_lines, csv_features, csv_lines, read_npz
+from stream_app.files import count_csv_lines, csv_features, csv_lines, has_times, read_npz
 from stream_app.headers import format_time
 from stream_app.values import listed
 
@@ -33,10 +33,11 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Messages of a file or a folder, and how many there are."""
+    """Messages of a file or a folder, how many there are, and whether they have times of their own."""
 
     total: int
     messages: Callable[[], Iterator[Message]]
+    timed: bool = False
 
 
 def open_source(path: Path, content_type: str | None = None, features: Sequence[str] | None = None) -> Source:
@@ -121,7 +122,7 @@ def _npz(path: Path, content_type: str | None) -> Source:
 def _csv(path: Path, content_type: str | None, features: Sequence[str] | None) -> Source:
     _check_type(path, content_type, pictures=False)
     order = None if features is None else _order(path, features)
-    return Source(count_csv_lines(path), lambda: _csv_messages(path, content_type, order))
+    return Source(count_csv_lines(path), lambda: _csv_messages(path, content_type, order), has_times(path))
 
 
 def _csv_messages(path: Path, content_type: str | None, order: list[int] | None) -> Iterator[Message]:

@@ -19,7 +19,7 @@ from stream_app.judge import Verdict, judge
 from stream_app.messages import Message, encode_row
 from stream_app.records import DEFAULT_STREAM, Chunk, Kind, Rows, TopicPartition
 from stream_app.scoring import ScoredRows, Scorer
-from stream_app.settings import Settings
+from stream_app.settings import Settings, ThresholdSettings
 from stream_app.streams import Streams
 
 FILE = TopicPartition("file", 0)
@@ -77,7 +77,7 @@ def score_rows(
     """
     times = [None] * len(rows) if timestamps is None else timestamps.tolist()
     messages = (encode_row(row, time=time) for row, time in zip(rows, times, strict=True))
-    return score_messages(detector, messages, settings, heat_maps)
+    return score_messages(detector, messages, settings, heat_maps, timed=timestamps is not None)
 
 
 def score_messages(
@@ -86,12 +86,18 @@ def score_messages(
     settings: Settings,
     heat_maps: bool = False,
     clock: Clock | None = None,
+    *,
+    timed: bool = True,
 ) -> Iterator[ScoredRow]:
     """Scores records in order, as if they were published now, and yields one result for each.
 
     What the stream refuses is refused here: records that can't be read, too many missing values, observations at a
-    wrong time. The threshold learns row after row, as the stream's does.
+    wrong time. The threshold learns row after row, as the stream's does. `timed`: the records have times of their own;
+    those of a file without them are all published now, so that no run of anomalous ones lasts for a time, and the
+    number of its records alone says whether it is a lasting shift.
     """
+    if not timed:
+        settings = _without_time(settings)
     spec = InputSpec(Kind(detector.kind), tuple(detector.input_shape))
     decoder = Decoder(spec, settings.limits, settings.sequence)
     streams = Streams(detector.name, FILE, spec, settings)
@@ -103,6 +109,11 @@ def score_messages(
         chunk = Chunk(FILE, first, records, 0, sum(len(record.value) for record in records))
         yield from _score_chunk(detector, chunk, decoder, streams, heat_maps)
         first += len(some)
+
+
+def _without_time(settings: Settings) -> Settings:
+    threshold = ThresholdSettings(**{**settings.threshold.model_dump(), "shift_after_seconds": 0.0})
+    return settings.model_copy(update={"threshold": threshold})
 
 
 def _score_chunk(

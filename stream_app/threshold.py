@@ -12,8 +12,9 @@ Ertl 2019) of what was judged normal:
 The tail decides, and may exceed what the body says by a fixed part only. Up it goes at once, as many alerts are proof
 enough; down only by what the scores are worth as independent ones (`stream_app.dependence`), for those of overlapping
 windows look calm for long without being so. Both are fitted as truncated samples (`stream_app.pareto`), for what is
-judged anomalous is never learned, with one way out. A run of `shift_after` mostly anomalous scores means that the
-stream itself has changed for good, and not that an incident goes on: the threshold forgets, and learns from that run.
+judged anomalous is never learned, with one way out. A run of mostly anomalous scores that has at least `shift_after` of
+them and lasts for `shift_after_seconds` means that the stream itself has changed for good, and not that an incident
+goes on: the threshold forgets, and learns from that run.
 Normal scores within a run are held back with it. Were the lower scores of a stream that has shifted learned alone, the
 threshold would follow them up and down, and no run would ever last.
 
@@ -247,7 +248,9 @@ class StreamThreshold:
 
     def _is_lasting(self, time: float) -> bool:
         seconds = self._settings.shift_after_seconds
-        return self._run_length >= self._settings.shift_after and (seconds is None or time - self._run_start >= seconds)
+        # Without a time asked for, clocks that were put back don't matter either.
+        has_lasted = not seconds or time - self._run_start >= seconds
+        return has_lasted and self._run_length >= self._settings.shift_after
 
     def _relearn(self) -> None:
         self._block = self._run[-self._settings.shift_after :]

@@ -31,8 +31,10 @@ from training.loop import train
 TOPIC, DETECTOR, STREAM = "records.line", "line", b"camera-1"
 SETTINGS = {
     "GANOMALY_TRAINER__ON_DRIFT": "true",
-    # Days in minutes: with the default, anomalies a second apart are one episode, of which nothing is learned.
+    # Days in minutes: by default, anomalies a second apart are one episode, of which nothing is learned, and a stream
+    # has shifted for good only after hours.
     "GANOMALY_ALERTS__COOL_DOWN": "0",
+    "GANOMALY_THRESHOLD__SHIFT_AFTER_SECONDS": "0",
     "GANOMALY_TRAINER__POLL_INTERVAL": "1",
     "GANOMALY_SCORES__PUBLISH": "true",
     "GANOMALY_WORKER__TORCH_THREADS": "1",  # worker, trainer, broker and publisher share a small machine

@@ -86,7 +86,8 @@ def score(
     source = _open(data, detector)
     if warm_up > source.total:
         raise UsageError(f"--warm-up {warm_up}: {data} has only {source.total} rows")
-    results = _checked(score_messages(detector, source.messages(), settings, heatmaps is not None), data)
+    scored = score_messages(detector, source.messages(), settings, heatmaps is not None, timed=source.timed)
+    results = _checked(scored, data)
     maps: list[NDArray[np.float32]] = []
     if heatmaps is not None:
         results = _keeping_maps(results, maps, np.zeros(detector.input_shape[:2], np.float32))

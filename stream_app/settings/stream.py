@@ -53,8 +53,8 @@ class ThresholdSettings(Section):
     min_observations: Count = Field(500, description="scores before a stream's own threshold counts in full")
     horizon: Count = Field(20_000, description="scores after which old ones have been forgotten")
     shift_after: Count = Field(500, description="records that a run of anomalous ones has when it is a lasting shift")
-    shift_after_seconds: PositiveSeconds | None = Field(
-        None, description="how long, by the records' own times, it must also have lasted; not asked by default"
+    shift_after_seconds: Seconds = Field(
+        4 * 3600.0, description="how long, by the records' times, it must have lasted as well; 0 asks for no time"
     )
     shift_share: Annotated[float, Field(gt=0.5, le=1)] = Field(
         0.6, description="share of a run's records that must be anomalous; with fewer, the run is over"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from model.registry import Registry
-from stream_app.events import SCHEMA_FOLDER, event_id
+from stream_app.events import SCHEMA_FOLDER, event_id, rfc3339
 from stream_app.offline import score_rows
 from stream_app.topics import ensure_topics
 
@@ -161,23 +161,28 @@ async def test_real_anomalies_become_alerts_that_fit_the_schema(client, stream_s
 
 
 async def test_an_incident_is_a_handful_of_alerts_that_say_how_it_grew(client, stream_settings, running_worker, digits):
-    settings = stream_settings(scores={"publish": True}, alerts={"close_after": 5}, threshold={"shift_after": 200})
+    settings = stream_settings(scores={"publish": True})
     await ensure_topics(settings)
     images, _ = topics(settings)
-    incident = [255 - picture for picture in digits.normal[:150]]
-    pictures = [*digits.normal[:20], *incident, *digits.normal[20:60]]
-    await asyncio.to_thread(client.publish, images, [raw_picture(p, key="camera-1") for p in pictures])
+    incident = [255 - picture for picture in digits.normal[:100]] * 10
+    pictures = [*digits.normal[:20], *incident, *digits.normal[20:80]]
+    records = [
+        {"value": p.tobytes(), "headers": [RAW, ("ce_time", rfc3339(1.7e9 + second).encode())], "key": "camera-1"}
+        for second, p in enumerate(pictures)
+    ]
+    await asyncio.to_thread(client.publish, images, records)
     async with running_worker(settings):
         scores = bodies(await read(client, settings.topics.scores, count(len(pictures))))
         closed = lambda found: any(body["state"] == "close" for body in bodies(found))  # noqa: E731
         alerts = bodies(await read(client, settings.topics.alerts, closed))
-    assert sum(event["is_anomaly"] for event in scores) >= 150
-    of_incident = [alert for alert in alerts if 20 <= alert["record"]["offset"] < 170]
+    assert all(event["is_anomaly"] for event in scores[20:1020])
+    of_incident = [alert for alert in alerts if 20 <= alert["record"]["offset"] < 1020]
     assert 2 <= len(of_incident) <= 12
     assert len({alert["episode_id"] for alert in of_incident}) == 1
     lengths = [alert["episode"]["anomalous"] for alert in of_incident]
     assert lengths == sorted(set(lengths))
-    assert lengths[-1] > 30
+    assert lengths[-1] > 250
+    assert all(alert["state"] != "shift" for alert in alerts)
 
 
 async def test_a_restarted_worker_goes_on_where_the_last_one_stopped(client, stream_settings, running_worker, digits):

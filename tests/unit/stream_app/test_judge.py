@@ -49,9 +49,12 @@ class Bench:
         self.streams = Streams("images", TP, spec, self.settings, labels=self.labels)
         self.announcer = Announcer(Kind.IMAGE, self.settings, store or Store(), ManualClock())
 
-    def judge(self, scores, keys=None, first=0):
+    def judge(self, scores, keys=None, first=0, seconds=0):
+        """The verdicts on a chunk of scores, `seconds` apart."""
         keys = keys or [b"cam"] * len(scores)
         chunk = chunk_of(*[raw(np.zeros((2, 2), np.uint8), key) for key in keys], first=first)
+        for record in chunk.records:
+            record.timestamp += 1000 * seconds * record.offset
         decoded = self.decoder.decode(chunk)
         self.streams.begin(decoded.streams)
         values = np.array(scores, np.float32)
@@ -109,13 +112,23 @@ def test_an_alert_tells_what_its_episode_has_come_to():
 
 
 def test_a_lasting_shift_is_told_once_and_ends_its_episode():
-    bench = Bench(threshold={"shift_after": 40})
+    bench = Bench(threshold={"shift_after": 40, "shift_after_seconds": 0})
     verdicts = bench.judge([NORMAL, *[ANOMALOUS] * 100])
     states = [(alert["record"]["offset"], alert["state"]) for _, alert in bench.events(verdicts)]
     assert states[0] == (1, "open")
     assert states[-1] == (40, "shift")
     assert [state for _, state in states[1:-1]] == ["update"] * len(states[1:-1])
     assert {alert["episode_id"] for _, alert in bench.events(verdicts)} == {verdicts[1].id}
+
+
+def test_by_default_an_incident_of_a_thousand_seconds_is_a_handful_of_alerts_and_not_learned():
+    bench = Bench()
+    verdicts = bench.judge([*[NORMAL] * 100, *[ANOMALOUS] * 1000, *[NORMAL] * 100], seconds=1)
+    alerts = [alert for _, alert in bench.events(verdicts)]
+    assert sum(verdict.is_anomaly for verdict in verdicts) == 1000
+    assert [alert["state"] for alert in alerts] == ["open", *["update"] * (len(alerts) - 2), "close"]
+    assert len(alerts) <= 7
+    assert bench.streams["cam"].threshold.observations == 200 - 9  # the first after it still belong to its run
 
 
 def restart(bench, offset):
@@ -131,7 +144,7 @@ def restart(bench, offset):
 
 def test_a_replay_repeats_the_alerts_of_all_records_after_the_saved_state():
     scores = [NORMAL, CROSSING, *[ANOMALOUS] * 30, *[NORMAL] * 4, *[ANOMALOUS] * 30, *[NORMAL] * 4, ANOMALOUS]
-    sections = {"alerts": {"close_after": 3}, "threshold": {"shift_after": 55}}
+    sections = {"alerts": {"close_after": 3}, "threshold": {"shift_after": 55, "shift_after_seconds": 0}}
     whole = Bench(**sections)
     told = whole.events(whole.judge(scores))
     assert {alert["state"] for _, alert in told} == {"open", "update", "close", "shift"}

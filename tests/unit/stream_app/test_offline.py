@@ -140,6 +140,23 @@ def test_ten_thousand_observations_of_equal_value_a_second_are_no_duplicates(fil
     assert len(scores) == 197
 
 
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_run_in_a_file_without_times_is_a_shift_by_its_length_alone(file, timed):
+    values = [0.1] * 10 + [9.0] * 100
+    rows = (f"{BEGIN + i},{value}" if timed else f"{value}" for i, value in enumerate(values))
+    file.write_text("\n".join(["timestamp,flow" if timed else "flow", *rows]))
+    source, settings = open_source(file), Settings(threshold={"shift_after": 40})
+    assert source.timed == timed
+    scored = list(score_messages(Newest(), source.messages(), settings, timed=source.timed))
+    assert scored[-1].verdict.is_anomaly == timed
+    array = score_rows(
+        Newest(), np.array(values, np.float32)[:, None], settings, BEGIN + np.arange(110.0) if timed else None
+    )
+    assert [row.verdict and row.verdict.is_anomaly for row in array] == [
+        row.verdict and row.verdict.is_anomaly for row in scored
+    ]
+
+
 def test_rows_of_an_array_are_scored_as_those_of_a_table(file):
     values = np.linspace(0.0, 1.0, 30, dtype=np.float32)[:, None]
     values[7] = math.nan

@@ -105,7 +105,7 @@ def test_a_heavier_tail_than_the_calibration_says_is_learned() -> None:
 
 
 def test_what_is_anomalous_is_not_learned() -> None:
-    threshold = StreamThreshold(ThresholdSettings(shift_after=1000))
+    threshold = StreamThreshold(ThresholdSettings(shift_after=1000, shift_after_seconds=0))
     for _ in range(999):
         assert threshold.judge(9.0, 0.0).is_anomaly
 
@@ -116,7 +116,9 @@ def test_what_is_anomalous_is_not_learned() -> None:
 def test_a_lasting_shift_is_relearned_from_its_own_scores() -> None:
     scores = normal_scores(60_000, seed=5)
     scores[20_000:] += 6.0
-    _, alarms = judge_all(StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500)), scores)
+    _, alarms = judge_all(
+        StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500, shift_after_seconds=0)), scores
+    )
 
     assert alarms[20_000:20_500].all()
     assert alarms[20_500:].mean() < 1.5e-3
@@ -130,7 +132,7 @@ def shifts(threshold: StreamThreshold, scores: NDArray[np.floating], pace: float
 def test_a_lasting_shift_is_recognised_once_and_ends_the_false_alarms() -> None:
     scores = normal_scores(40_000, seed=17)
     scores[20_000:] += 6.0
-    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500, shift_after_seconds=0))
 
     assert shifts(threshold, scores) == [20_499]
     assert threshold.warm
@@ -140,7 +142,7 @@ def test_a_lasting_shift_is_recognised_once_and_ends_the_false_alarms() -> None:
 @pytest.mark.parametrize("share", [0.7, 0.8, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("rate", [1e-2, 1e-3])
 def test_a_shifted_stream_whose_scores_straddle_the_threshold_gets_out(rate: float, share: float) -> None:
-    threshold = StreamThreshold(ThresholdSettings(target_rate=rate))
+    threshold = StreamThreshold(ThresholdSettings(target_rate=rate, shift_after_seconds=0))
     judge_all(threshold, normal_scores(20_000, seed=18))
     straddling = normal_scores(10_000, seed=19) + threshold.value + math.log10(share)
 
@@ -191,7 +193,7 @@ def test_an_incident_shorter_than_a_shift_is_not_learned() -> None:
     scores = normal_scores(40_000, seed=21)
     scores[20_000:20_499] += 6.0
     scores[20_512] = 9.0  # a false alarm after its end, which is no part of it
-    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+    threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500, shift_after_seconds=0))
 
     assert shifts(threshold, scores[:20_000]) == []
     before = threshold.value
@@ -200,20 +202,30 @@ def test_an_incident_shorter_than_a_shift_is_not_learned() -> None:
 
 
 def test_a_long_incident_that_is_over_is_no_shift_however_many_false_alarms_follow() -> None:
-    threshold = StreamThreshold(ThresholdSettings(shift_after=500))
+    threshold = StreamThreshold(ThresholdSettings(shift_after=500, shift_after_seconds=0))
     over = ([0.1] * 12 + [9.0]) * 50
 
     assert shifts(threshold, np.array([9.0] * 499 + over)) == []
 
 
 def test_incidents_with_normal_records_among_them_are_no_shift() -> None:
-    threshold = StreamThreshold(ThresholdSettings(shift_after=100, shift_share=0.9))
+    threshold = StreamThreshold(ThresholdSettings(shift_after=100, shift_after_seconds=0, shift_share=0.9))
 
     assert shifts(threshold, np.array(([9.0] * 8 + [0.1] * 2) * 1000)) == []
     assert threshold.value < 4.0
 
 
-def test_a_shift_may_have_to_last_for_a_time_too() -> None:
+def test_by_default_a_shift_has_lasted_for_hours_and_an_incident_of_a_thousand_seconds_is_not_learned() -> None:
+    threshold = StreamThreshold(ThresholdSettings())
+    judge_all(threshold, normal_scores(5000, seed=21))
+    before = threshold.value
+
+    assert shifts(threshold, np.full(1000, 9.0)) == []
+    assert threshold.value == before
+    assert shifts(threshold, np.full(20_000, 9.0)) == [4 * 3600]
+
+
+def test_a_shift_has_to_last_for_a_time_too() -> None:
     policy = ThresholdSettings(shift_after=100, shift_after_seconds=3600.0)
 
     assert shifts(StreamThreshold(policy), np.full(10_000, 9.0), pace=1.0) == [3600]
@@ -234,7 +246,9 @@ def test_a_shift_that_has_to_last_is_learned_from_its_newest_scores_and_takes_no
 def test_after_a_long_incident_the_threshold_comes_back() -> None:
     scores = normal_scores(60_000, seed=6)
     scores[20_000:21_000] += 6.0
-    thresholds, _ = judge_all(StreamThreshold(ThresholdSettings(target_rate=1e-3, horizon=10_000)), scores)
+    thresholds, _ = judge_all(
+        StreamThreshold(ThresholdSettings(target_rate=1e-3, horizon=10_000, shift_after_seconds=0)), scores
+    )
 
     assert thresholds[21_000] > 6.0
     assert thresholds[45_000:].max() < 4.5
@@ -281,7 +295,11 @@ def test_a_threshold_is_finite_and_positive_whatever_comes(
     runs: list[tuple[float, int]], rate: float, min_observations: int, horizon: int, shift_after: int
 ) -> None:
     policy = ThresholdSettings(
-        target_rate=rate, min_observations=min_observations, horizon=horizon, shift_after=shift_after
+        target_rate=rate,
+        min_observations=min_observations,
+        horizon=horizon,
+        shift_after=shift_after,
+        shift_after_seconds=0,
     )
     threshold = StreamThreshold(policy)
     for score, times in runs:
@@ -292,7 +310,7 @@ def test_a_threshold_is_finite_and_positive_whatever_comes(
 
 STREAM = np.concatenate([normal_scores(3000, seed=9), normal_scores(700, seed=10) + 5.0, normal_scores(2300, seed=11)])
 POLICIES = [
-    ThresholdSettings(target_rate=1e-2, horizon=2000, shift_after=300),
+    ThresholdSettings(target_rate=1e-2, horizon=2000, shift_after=300, shift_after_seconds=0),
     ThresholdSettings(alerts_per_day=500.0, horizon=2000, shift_after=300, shift_after_seconds=300.0),
 ]
 ONE_BY_ONE = [
@@ -490,7 +508,7 @@ def test_after_a_label_was_taken_back_the_threshold_is_about_what_it_would_have_
 
 def test_a_stream_that_shifts_for_good_gets_out_whatever_was_labelled() -> None:
     for marks in ([anomaly(2.0)], [normal(3.3)]):
-        threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500))
+        threshold = StreamThreshold(ThresholdSettings(target_rate=1e-3, shift_after=500, shift_after_seconds=0))
         threshold.heed(marks, 0.5)
         scores = normal_scores(40_000, seed=17)
         scores[20_000:] += 6.0
