@@ -13,8 +13,8 @@ Times = NDArray[np.float64]
 FloatArray = NDArray[np.float32]
 
 NEVER = -np.inf
-_HEAD = struct.Struct("<BQIIIIdddd")
-_VERSION = 2
+_HEAD = struct.Struct("<BQIIIIdddddd")
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Tail:
 
     `count` is how many the window has had, with them: from it follows when the next one is due, so that a stream that
     is taken up again goes on in step. The last `ahead` of them are on trial; `since` is the oldest time there was. The
-    last `late` ones came too late: from `late_from` on, which was published at `late_published`, to `late_time`.
+    last `late` ones came too late: from `late_from` on, which was published at `late_published`, to `late_time`. `gap`
+    is where the last jump ahead that stayed went from, and to.
     """
 
     count: int
@@ -35,6 +36,7 @@ class Tail:
     late_published: float = NEVER
     ahead: int = 0
     since: float = -NEVER
+    gap: tuple[float, float] = (NEVER, NEVER)
 
     def to_bytes(self) -> bytes:
         """A head, the rows as little-endian float32, and the times as float64."""
@@ -48,6 +50,7 @@ class Tail:
             self.late_from,
             self.late_published,
             self.since,
+            *self.gap,
         )
         return head + self.rows.astype("<f4").tobytes() + self.times.astype("<f8").tobytes()
 
@@ -65,7 +68,7 @@ class Tail:
             raise ValueError(msg)
         rows = np.frombuffer(data, "<f4", steps * features, _HEAD.size).reshape(steps, features)
         times = np.frombuffer(data, "<f8", steps, _HEAD.size + 4 * steps * features)
-        late_time, late_from, late_published, since = moments
+        late_time, late_from, late_published, since, *gap = moments
         return cls(
             count,
             rows.astype(np.float32),
@@ -76,6 +79,7 @@ class Tail:
             late_published,
             ahead,
             since,
+            (gap[0], gap[1]),
         )
 
 
@@ -96,6 +100,8 @@ class Block:
     late_from: Times
     late_published: Times
     since: Times
+    gap_from: Times
+    gap_to: Times
 
     @classmethod
     def empty(cls, slots: int, steps: int, features: int) -> Block:
@@ -111,6 +117,8 @@ class Block:
             late_from=np.full(slots, NEVER),
             late_published=np.full(slots, NEVER),
             since=np.full(slots, -NEVER),
+            gap_from=np.full(slots, NEVER),
+            gap_to=np.full(slots, NEVER),
         )
 
     def arrays(self) -> tuple[NDArray[np.generic], ...]:
@@ -119,11 +127,13 @@ class Block:
 
     def marks(self) -> tuple[NDArray[np.generic], ...]:
         """What is known of slots beside their observations."""
-        return self.late, self.ahead, self.late_time, self.late_from, self.late_published, self.since
+        late = self.late, self.late_time, self.late_from, self.late_published
+        return *late, self.ahead, self.since, self.gap_from, self.gap_to
 
     def mark(self, slot: int, tail: Tail) -> None:
         """Takes what a tail says beside its observations."""
-        told = (tail.late, tail.ahead, tail.late_time, tail.late_from, tail.late_published, tail.since)
+        late = tail.late, tail.late_time, tail.late_from, tail.late_published
+        told = (*late, tail.ahead, tail.since, *tail.gap)
         for marks, each in zip(self.marks(), told, strict=True):
             marks[slot] = each
 

@@ -6,12 +6,14 @@ were cut before stay as they were. One that was there already, the same at the s
 than `sequence.lateness`, or that lies ahead of when it was published by more than `sequence.max_ahead`, is refused.
 
 So that one wrong clock doesn't spoil a window, one that jumps ahead (by more than the lateness, and `_JUMP` times the
-step before it) is on trial until `_TRIAL` have come from there: where the next ones come back, it leaves the window.
+step before it, if there was one) is on trial until `_TRIAL` have come from there: where the next ones come back, it
+leaves the window.
 
 `sequence.reset_after` late ones in a row may be a clock that was put back, with which the window must begin anew, or
 observations that are sent again, which must not be learned again. A clock goes on as fast as its observations are
 published; what is sent again comes faster. So it is a clock where their times went on by less than `_PACE` times as
-much as their publication, and where they are older than anything the stream has had.
+much as their publication, and where they are of a time that the stream has had nothing of: older than all, or within
+the last jump ahead that stayed.
 
 Reading runs ahead of judging, so that there are two points in a stream: its tail as far as reading has come, and as far
 as judging has. Only the latter is ever saved.
@@ -166,6 +168,8 @@ class Tails:
             read.late_from[slots],
             read.late_published[slots],
             read.since[slots],
+            read.gap_from[slots],
+            read.gap_to[slots],
         )
         return Snapshot(slots, block)
 
@@ -188,6 +192,7 @@ class Tails:
             float(block.late_published[slot]),
             int(block.ahead[slot]),
             float(block.since[slot]),
+            (float(block.gap_from[slot]), float(block.gap_to[slot])),
         )
 
     def _usual(self, slots: Slots, times: Times, timed: NDArray[np.bool_], published: Times) -> NDArray[np.bool_]:
@@ -204,7 +209,8 @@ class Tails:
         follows &= self._read.ahead[slots] == 0
         far = np.flatnonzero(timed & (times - before > self._settings.lateness) & ~np.isneginf(before))
         if len(far):
-            steps = np.where(first[far], self._last_step(slots[far]), before[far] - before[far - 1])
+            between = before[far] - np.where(np.isneginf(before[far - 1]), before[far], before[far - 1])
+            steps = np.where(first[far], self._last_step(slots[far]), between)
             follows[far] &= times[far] - before[far] <= _JUMP * steps
         if follows.all():
             return follows
@@ -212,10 +218,10 @@ class Tails:
         return usual
 
     def _last_step(self, slots: Slots) -> Times:
-        """Seconds between the two newest observations; infinite where there are fewer."""
+        """Seconds between the two newest observations; 0 where there are fewer, as nothing speaks for a long one."""
         filled, times = self._read.filled[slots], self._read.times
         step: Times = times[slots, np.maximum(filled - 1, 0)] - times[slots, np.maximum(filled - 2, 0)]
-        return np.where(filled >= 2, step, np.inf)
+        return step
 
     def _append(self, slots: Slots, rows: FloatArray, times: Times, index: Slots) -> _Cut:
         """Puts observations, sorted by slot, behind those that are there; returns the windows that they complete."""
@@ -280,6 +286,7 @@ class Tails:
             anew = settings.max_gap is not None and step > settings.max_gap
         if anew:
             read.filled[slot] = read.count[slot] = read.ahead[slot] = place = 0
+            read.gap_from[slot] = read.gap_to[slot] = NEVER
             self._newest[slot] = NEVER
         elif read.ahead[slot]:
             read.ahead[slot] += 1
@@ -298,11 +305,10 @@ class Tails:
 
     def _came_back(self, slot: int, time: float) -> bool:
         """Whether a time goes on from before a jump ahead."""
-        first = int(self._read.filled[slot] - self._read.ahead[slot])
         if not self._read.ahead[slot]:
             return False
-        before, jump = self._read.times[slot, first - 1 : first + 1].tolist()
-        return bool(before - self._settings.lateness <= time < jump - self._settings.lateness)
+        before, jump = self._jump(slot)
+        return before - self._settings.lateness <= time < jump - self._settings.lateness
 
     def _withdraw(self, slot: int) -> None:
         """Takes what jumped ahead out of the window."""
@@ -320,6 +326,7 @@ class Tails:
         """
         read = self._read
         is_gap, filled = self._jumped_a_gap(slot), int(read.filled[slot])
+        read.gap_from[slot], read.gap_to[slot] = self._jump(slot)
         ahead, read.ahead[slot] = int(read.ahead[slot]), 0
         if not is_gap:
             return due, False
@@ -330,9 +337,14 @@ class Tails:
             return None, True
         return ahead - 1, True
 
-    def _jumped_a_gap(self, slot: int) -> bool:
+    def _jump(self, slot: int) -> tuple[float, float]:
+        """The times from which and to which what is on trial has jumped."""
         first = int(self._read.filled[slot] - self._read.ahead[slot])
         before, jump = self._read.times[slot, first - 1 : first + 1].tolist()
+        return before, jump
+
+    def _jumped_a_gap(self, slot: int) -> bool:
+        before, jump = self._jump(slot)
         return self._settings.max_gap is not None and jump - before > self._settings.max_gap
 
     def _was_put_back(self, slot: int, time: float, published: float) -> bool:
@@ -345,7 +357,8 @@ class Tails:
         read.late_time[slot] = time
         if read.late[slot] < settings.reset_after:
             return False
-        if read.late_from[slot] < read.since[slot]:
+        is_new = read.gap_from[slot] < read.late_from[slot] and time < read.gap_to[slot] - settings.lateness
+        if is_new or read.late_from[slot] < read.since[slot]:
             return True
         went_on = published - read.late_published[slot] if published > read.late_published[slot] else 0.0
         return bool(time - read.late_from[slot] < _PACE * went_on)

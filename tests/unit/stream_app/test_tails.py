@@ -195,6 +195,45 @@ def test_a_few_that_jump_ahead_are_scored_and_cost_those_after_them_nothing(ahea
     assert back.windows[:, :, 0].tolist() == [[i - 2, i - 1, i] for i in range(10, 30)]
 
 
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("max_gap", [None, 600.0])
+def test_a_second_observation_that_is_years_ahead_costs_those_after_it_nothing(together, max_gap):
+    fed = Fed(max_gap=max_gap)
+    stamps = [0.0, 1e9, *(10.0 * i for i in range(1, 20))]
+    sent = [("a", i, time) for i, time in enumerate(stamps)]
+    pushed = [fed.push(*sent)] if together else [fed.push(each) for each in sent]
+    assert {outcome for each in pushed for outcome in each.outcomes} == {Outcome.TAKEN}
+    assert sum(each.withdrawn for each in pushed) == 1
+    windows = [window[:, 0].tolist() for each in pushed for window in each.windows]
+    assert windows == [[0, 2, 3], *([i - 2, i - 1, i] for i in range(4, 21))]
+
+
+def test_a_second_observation_that_is_years_back_costs_only_itself():
+    fed = Fed()
+    assert fed.outcomes(("a", 0, 1e9), ("a", 1, 0.0), ("a", 2, 1e9 + 10.0)) == ["TAKEN", "LATE", "TAKEN"]
+
+
+@pytest.mark.parametrize("jumped", [5, 200])
+@pytest.mark.parametrize("before", [1, 50])
+@pytest.mark.parametrize("max_gap", [None, 600.0])
+def test_after_a_burst_that_jumped_ahead_and_stayed_a_stream_goes_on_from_where_it_was(jumped, before, max_gap):
+    """Published in one go, so that the pace says nothing."""
+    fed = Fed(max_gap=max_gap, reset_after=5)
+    fed.push(*(("a", i, 10.0 * i) for i in range(before)), published=0.0)
+    fed.push(*(("a", i, 80_000.0 + 10.0 * i) for i in range(jumped)), published=0.0)
+    found = fed.outcomes(*(("a", i, 10.0 * i) for i in range(before, before + 50)), published=0.0)
+    assert found == ["LATE"] * 4 + ["TAKEN"] * 46
+
+
+def test_what_filled_a_gap_that_was_jumped_is_not_taken_again():
+    fed = Fed(reset_after=5)
+    fed.push(("a", 0, 0.0), *(("a", i, 50_000.0 + 10.0 * i) for i in range(10)), published=0.0)
+    filling = [("a", i, 10.0 * i) for i in range(1, 100)]
+    assert "TAKEN" in fed.outcomes(*filling, published=0.0)
+    fed.push(("a", 0, 60_000.0), *(("a", i, 60_000.0 + i) for i in range(1, 20)), published=0.0)
+    assert "TAKEN" not in fed.outcomes(*filling, published=0.0)
+
+
 def test_what_jumps_ahead_and_stays_there_is_a_gap():
     fed = Fed()
     fed.push(*(("a", i, 10.0 * i) for i in range(10)))
