@@ -13,7 +13,7 @@ Times = NDArray[np.float64]
 FloatArray = NDArray[np.float32]
 
 NEVER = -np.inf
-_HEAD = struct.Struct("<BQIIIIdddddd")
+_HEAD = struct.Struct("<BQIIIIIdddddd")
 _VERSION = 3
 
 
@@ -24,7 +24,8 @@ class Tail:
     `count` is how many the window has had, with them: from it follows when the next one is due, so that a stream that
     is taken up again goes on in step. The last `ahead` of them are on trial; `since` is the oldest time there was. The
     last `late` ones came too late: from `late_from` on, which was published at `late_published`, to `late_time`. `gap`
-    is where the last jump ahead that stayed went from, and to.
+    is where the last jump ahead that stayed went from, and to. The last `behind`, of those that have no time of their
+    own, were published before others.
     """
 
     count: int
@@ -37,6 +38,7 @@ class Tail:
     ahead: int = 0
     since: float = -NEVER
     gap: tuple[float, float] = (NEVER, NEVER)
+    behind: int = 0
 
     def to_bytes(self) -> bytes:
         """A head, the rows as little-endian float32, and the times as float64."""
@@ -46,6 +48,7 @@ class Tail:
             *self.rows.shape,
             self.late,
             self.ahead,
+            self.behind,
             self.late_time,
             self.late_from,
             self.late_published,
@@ -58,7 +61,7 @@ class Tail:
     def from_bytes(cls, data: bytes) -> Tail:
         """Reads what `to_bytes` wrote. Raises ValueError for anything else."""
         try:
-            version, count, steps, features, late, ahead, *moments = _HEAD.unpack_from(data)
+            version, count, steps, features, late, ahead, behind, *moments = _HEAD.unpack_from(data)
         except struct.error as error:
             msg = f"not the observations of a stream: {error}"
             raise ValueError(msg) from error
@@ -80,6 +83,7 @@ class Tail:
             ahead,
             since,
             (gap[0], gap[1]),
+            behind,
         )
 
 
@@ -102,6 +106,7 @@ class Block:
     since: Times
     gap_from: Times
     gap_to: Times
+    behind: Slots
 
     @classmethod
     def empty(cls, slots: int, steps: int, features: int) -> Block:
@@ -119,6 +124,7 @@ class Block:
             since=np.full(slots, -NEVER),
             gap_from=np.full(slots, NEVER),
             gap_to=np.full(slots, NEVER),
+            behind=np.zeros(slots, np.int64),
         )
 
     def arrays(self) -> tuple[NDArray[np.generic], ...]:
@@ -128,12 +134,12 @@ class Block:
     def marks(self) -> tuple[NDArray[np.generic], ...]:
         """What is known of slots beside their observations."""
         late = self.late, self.late_time, self.late_from, self.late_published
-        return *late, self.ahead, self.since, self.gap_from, self.gap_to
+        return *late, self.ahead, self.since, self.gap_from, self.gap_to, self.behind
 
     def mark(self, slot: int, tail: Tail) -> None:
         """Takes what a tail says beside its observations."""
         late = tail.late, tail.late_time, tail.late_from, tail.late_published
-        told = (*late, tail.ahead, tail.since, *tail.gap)
+        told = (*late, tail.ahead, tail.since, *tail.gap, tail.behind)
         for marks, each in zip(self.marks(), told, strict=True):
             marks[slot] = each
 

@@ -7,7 +7,7 @@ than `sequence.lateness`, or that lies ahead of when it was published by more th
 
 So that one wrong clock doesn't spoil a window, one that jumps ahead (by more than the lateness, and `_JUMP` times the
 step before it, if there was one) is on trial until `_TRIAL` have come from there: where the next ones come back, it
-leaves the window.
+leaves the window. One that has no time of its own but Kafka's stays, and gets the time before it.
 
 `sequence.reset_after` late ones in a row may be a clock that was put back, with which the window must begin anew, or
 observations that are sent again, which must not be learned again. A clock goes on as fast as its observations are
@@ -133,8 +133,9 @@ class Tails:
     def push(self, slots: Slots, rows: FloatArray, times: Times, timed: NDArray[np.bool_], published: Times) -> Pushed:
         """Takes observations in their order: `rows` `[n, F]` of the streams in `slots` `[n]`, at `times` `[n]`.
 
-        Where `timed` is false an observation has no time of its own and counts as new. `published` `[n]` is Kafka's
-        time. A window is due with the first `T` observations, and then with every `sequence.stride`-th.
+        Where `timed` is false an observation has no time of its own but Kafka's, and counts as new. `published` `[n]`
+        is Kafka's time, infinite where it isn't known. A window is due with the first `T` observations, and then with
+        every `sequence.stride`-th.
         """
         outcomes = np.zeros(len(slots), np.uint8)
         order = np.argsort(slots, kind="stable")
@@ -170,6 +171,7 @@ class Tails:
             read.since[slots],
             read.gap_from[slots],
             read.gap_to[slots],
+            read.behind[slots],
         )
         return Snapshot(slots, block)
 
@@ -193,6 +195,7 @@ class Tails:
             int(block.ahead[slot]),
             float(block.since[slot]),
             (float(block.gap_from[slot]), float(block.gap_to[slot])),
+            int(block.behind[slot]),
         )
 
     def _usual(self, slots: Slots, times: Times, timed: NDArray[np.bool_], published: Times) -> NDArray[np.bool_]:
@@ -207,7 +210,7 @@ class Tails:
         if self._settings.max_gap is not None:
             follows &= (times - before <= self._settings.max_gap) | np.isneginf(before)
         follows &= self._read.ahead[slots] == 0
-        far = np.flatnonzero(timed & (times - before > self._settings.lateness) & ~np.isneginf(before))
+        far = np.flatnonzero((times - before > self._settings.lateness) & ~np.isneginf(before))
         if len(far):
             between = before[far] - np.where(np.isneginf(before[far - 1]), before[far], before[far - 1])
             steps = np.where(first[far], self._last_step(slots[far]), between)
@@ -247,7 +250,7 @@ class Tails:
         due = self._is_due(read.count[slots] + rank + 1)
         read.filled[each] += sizes
         read.count[each] += sizes
-        read.late[each] = 0
+        read.late[each] = read.behind[each] = 0
         read.since[each] = np.minimum(read.since[each], times[starts])
         self._newest[each] = times[starts + sizes - 1]
         return self._cut(index[due], slots[due], places[due])
@@ -260,40 +263,72 @@ class Tails:
         Returns also its place in the slot where it completes a window, and whether the window began anew with it.
         """
         read, settings = self._read, self._settings
-        if timed and time > published + settings.max_ahead:
-            return Outcome.AHEAD, None, False
         if not timed:
-            time = max(time, float(self._newest[slot]))
-        place = self._place(slot, time)
-        first = self._first(slot)
-        if timed and _is_there(row, read.rows[slot, first:place], read.times[slot, first:place], time):
+            return self._push_untimed(slot, row, time, published)
+        if time > published + settings.max_ahead:
+            return Outcome.AHEAD, None, False
+        first, place = self._first(slot), self._place(slot, time)
+        if _is_there(row, read.rows[slot, first:place], read.times[slot, first:place], time):
             return Outcome.DUPLICATE, None, False
-        if timed and self._came_back(slot, time):
+        if self._came_back(slot, time):
             self._withdraw(slot)
             place = self._place(slot, time)
-        anew = False
-        newest, filled = float(self._newest[slot]), int(read.filled[slot])
-        if filled - place > RECALL or newest - time > settings.lateness:
-            if not self._was_put_back(slot, time, published):
-                return Outcome.LATE, None, False
-            anew = True
-        elif time > newest and filled:
-            step = time - newest
-            is_jump = timed and step > max(settings.lateness, _JUMP * float(self._last_step(np.array([slot]))[0]))
-            if is_jump and not read.ahead[slot]:
-                read.ahead[slot] = 1
-                return Outcome.TAKEN, self._insert(slot, row, time, place), False
-            anew = settings.max_gap is not None and step > settings.max_gap
+        if read.filled[slot] - place <= RECALL and self._newest[slot] - time <= settings.lateness:
+            return Outcome.TAKEN, *self._put(slot, row, time)
+        if not self._was_put_back(slot, time, published):
+            return Outcome.LATE, None, False
+        self._begin_anew(slot)
+        read.gap_from[slot] = read.gap_to[slot] = NEVER
+        return Outcome.TAKEN, self._insert(slot, row, time), True
+
+    def _push_untimed(
+        self, slot: int, row: FloatArray, time: float, published: float
+    ) -> tuple[Outcome, int | None, bool]:
+        """One that has only Kafka's time, which tells of a gap; the order is the log's.
+
+        So where the two disagree for good it is the earlier ones whose time was wrong, and they get another.
+        """
+        read, behind = self._read, 0
+        if self._came_back(slot, time):
+            self._put_back(slot, self._jump(slot)[0])
+        if published < self._newest[slot] - self._settings.lateness:
+            behind = int(read.behind[slot]) + 1
+        if behind == _TRIAL:
+            self._put_back(slot, time)
+            behind = 0
+        due, anew = self._put(slot, row, max(time, float(self._newest[slot])))
+        read.behind[slot] = behind
+        return Outcome.TAKEN, due, anew
+
+    def _put(self, slot: int, row: FloatArray, time: float) -> tuple[int | None, bool]:
+        """Puts an observation in its place; what jumps ahead is put on trial.
+
+        Returns where a window ends with it, if one does, and whether the window began anew with it.
+        """
+        read, settings = self._read, self._settings
+        step = time - float(self._newest[slot]) if read.filled[slot] else 0.0
+        is_jump = step > max(settings.lateness, _JUMP * float(self._last_step(np.array([slot]))[0]))
+        if is_jump and not read.ahead[slot]:
+            read.ahead[slot] = 1
+            return self._insert(slot, row, time), False
+        anew = settings.max_gap is not None and step > settings.max_gap
         if anew:
-            read.filled[slot] = read.count[slot] = read.ahead[slot] = place = 0
-            read.gap_from[slot] = read.gap_to[slot] = NEVER
-            self._newest[slot] = NEVER
+            self._begin_anew(slot)
         elif read.ahead[slot]:
             read.ahead[slot] += 1
-        due = self._insert(slot, row, time, place)
-        if read.ahead[slot] >= _TRIAL:
-            return Outcome.TAKEN, *self._confirm(slot, due)
-        return Outcome.TAKEN, due, anew
+        due = self._insert(slot, row, time)
+        return self._confirm(slot, due) if read.ahead[slot] >= _TRIAL else (due, anew)
+
+    def _begin_anew(self, slot: int) -> None:
+        self._read.filled[slot] = self._read.count[slot] = self._read.ahead[slot] = 0
+        self._newest[slot] = NEVER
+
+    def _put_back(self, slot: int, time: float) -> None:
+        """Makes no observation newer than this."""
+        read, filled = self._read, int(self._read.filled[slot])
+        np.minimum(read.times[slot, :filled], time, out=read.times[slot, :filled])
+        read.ahead[slot] = 0
+        self._newest[slot] = time
 
     def _first(self, slot: int) -> int:
         """Where the observations begin that count: a stream that is taken up again has no others."""
@@ -363,9 +398,9 @@ class Tails:
         went_on = published - read.late_published[slot] if published > read.late_published[slot] else 0.0
         return bool(time - read.late_from[slot] < _PACE * went_on)
 
-    def _insert(self, slot: int, row: FloatArray, time: float, place: int) -> int | None:
+    def _insert(self, slot: int, row: FloatArray, time: float) -> int | None:
         read = self._read
-        behind = int(read.filled[slot]) - place
+        behind = int(read.filled[slot]) - self._place(slot, time)
         self._make_room(np.array([slot]), np.array([1]))
         filled = int(read.filled[slot])
         place = filled - behind
@@ -374,7 +409,7 @@ class Tails:
         read.rows[slot, place], read.times[slot, place] = row, time
         read.filled[slot] += 1
         read.count[slot] += 1
-        read.late[slot] = 0
+        read.late[slot] = read.behind[slot] = 0
         read.since[slot] = min(float(read.since[slot]), time)
         self._newest[slot] = max(float(self._newest[slot]), time)
         if place < self._window - 1 or not self._is_due(read.count[slot : slot + 1])[0]:

@@ -129,6 +129,32 @@ def test_without_a_time_of_its_own_every_observation_is_new():
     assert fed.windows(("a", 1, 5.0), ("a", 1, 5.0), ("a", 1, 4.0), timed=False) == {2: [1, 1, 1]}
 
 
+def untimed(fed, *times):
+    """Observations that have Kafka's time alone; the values are the number of each."""
+    first = fed.number = getattr(fed, "number", 0)
+    fed.number += len(times)
+    return fed.push(*(("a", first + i, time) for i, time in enumerate(times)), timed=False, published=times)
+
+
+@pytest.mark.parametrize("wrong", [1, 3, 4, 9])
+def test_kafka_times_of_years_ahead_neither_begin_a_window_nor_hide_a_gap_that_comes_later(wrong):
+    fed = Fed(max_gap=600.0)
+    untimed(fed, *(10.0 * i for i in range(5)))
+    ahead = untimed(fed, *(1e9 + 10.0 * i for i in range(wrong)))
+    assert ahead.begun == (wrong >= 4)
+    after = untimed(fed, *(50.0 + 10.0 * i for i in range(10)))
+    assert (after.begun, len(after.due)) == (0, 10)
+    assert untimed(fed, *(5_000.0 + 10.0 * i for i in range(5))).begun == 1
+    assert fed.tails._newest[fed.slots["a"]] == 5_040.0
+
+
+def test_kafka_times_that_are_behind_for_a_moment_begin_no_window():
+    fed = Fed(max_gap=600.0)
+    pushed = untimed(fed, *(1e9 + 10.0 * i for i in range(5)), 0.0, 10.0, *(1e9 + 50.0 + 10.0 * i for i in range(5)))
+    assert (pushed.begun, len(pushed.due)) == (0, 10)
+    assert pushed.windows[-1, :, 0].tolist() == [9, 10, 11]
+
+
 def test_a_gap_begins_a_window():
     fed = Fed(max_gap=60.0)
     pushed = fed.push(("a", 1, 0.0), ("a", 2, 50.0), ("a", 3, 111.0), ("a", 4, 112.0))
@@ -281,29 +307,38 @@ def test_clocks_that_jump_again_and_again_cost_nothing():
     window=st.integers(1, 5),
     stride=st.integers(1, 3),
     max_gap=st.sampled_from([None, 10.0, 25.0]),
+    timed=st.one_of(st.just([True] * 80), st.lists(st.booleans(), min_size=80, max_size=80)),
 )
 @settings(deadline=None, max_examples=300)
-def test_a_stream_that_is_taken_up_again_goes_on_as_if_it_had_not_stopped(steps, paces, cut, window, stride, max_gap):
+def test_a_stream_that_is_taken_up_again_goes_on_as_if_it_had_not_stopped(
+    steps, paces, cut, window, stride, max_gap, timed
+):
     """Whatever the order of its times: late ones, duplicates, gaps, jumps; and however it is cut into chunks."""
     options = {"lateness": 20.0, "max_gap": max_gap, "reset_after": 4, "stride": stride}
     times, published = np.cumsum(steps).tolist(), (1e6 + np.cumsum(paces)).tolist()
     observations = [("a", float(time % 3), float(time)) for time in times]
     undisturbed, chunked = Fed(window, **options), Fed(window, **options)
-    told = [undisturbed.push(each, published=at) for each, at in zip(observations, published, strict=False)]
+    each = [
+        (one, {"published": at, "timed": own}) for one, at, own in zip(observations, published, timed, strict=False)
+    ]
+    told = [undisturbed.push(one, **options) for one, options in each]
     before, after = Fed(window, **options), Fed(window, **options)
-    found = [before.push(each, published=at) for each, at in zip(observations[:cut], published, strict=False)]
+    found = [before.push(one, **options) for one, options in each[:cut]]
     if "a" in before.slots:
         slots = np.array([before.slots["a"]])
         before.tails.settle(before.tails.snapshot(slots), np.ones(1, np.bool_))
         saved = before.tails.judged(before.slots["a"]).to_bytes()
         after.slots["a"] = after.tails.open(Tail.from_bytes(saved))
-    rest = zip(observations[cut:], published[cut:], strict=False)
-    found += [after.push(each, published=at) for each, at in rest]
+    found += [after.push(one, **options) for one, options in each[cut:]]
     for one, other in zip(found, told, strict=True):
         assert one.outcomes.tolist() == other.outcomes.tolist()
         assert one.windows.tolist() == other.windows.tolist()
     parts = [slice(0, cut), slice(cut, None)]
-    whole = [chunked.push(*observations[part], published=published[part][: len(observations[part])]) for part in parts]
+    whole = [
+        chunked.push(*(one for one, _ in some), published=published[part][: len(some)], timed=timed[part][: len(some)])
+        for part in parts
+        for some in [each[part]]
+    ]
     assert [outcome for some in whole for outcome in some.outcomes] == [one.outcomes[0] for one in told]
     assert [w.tolist() for some in whole for w in some.windows] == [w.tolist() for one in told for w in one.windows]
 
