@@ -105,7 +105,9 @@ STATES_LOST = Counter(
 STORE_ERRORS = Counter("ganomaly_store_errors", "Round trips to Redis that failed.", registry=REGISTRY)
 STATES_CORRUPT = Counter(
     "ganomaly_states_corrupt",
-    "Saved states of streams that could not be read; the stream began anew.",
+    "Saved states of streams, or parts of them, that could not be read and began anew: whole, threshold, window, "
+    "episode.",
+    ["part"],
     registry=REGISTRY,
 )
 STATES_FENCED = Counter(

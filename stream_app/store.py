@@ -115,7 +115,7 @@ class StateStore:
             try:
                 states[stream] = StreamState.from_bytes(value)
             except ValueError:
-                STATES_CORRUPT.inc()
+                STATES_CORRUPT.labels("whole").inc()
                 self._unreadable.add(key)
         return states
 

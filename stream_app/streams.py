@@ -23,7 +23,7 @@ from stream_app.label_book import LabelBook, TopicLabels
 from stream_app.log import get_logger
 from stream_app.records import Chunk, Decoded, Kind, Rejected, Rows, TopicPartition
 from stream_app.residents import Residents, Stream
-from stream_app.restore import restore
+from stream_app.restore import Restorer
 from stream_app.settings import Settings
 from stream_app.state import Place, Store, StreamState
 from stream_app.tail import Snapshot, Tail
@@ -91,6 +91,7 @@ class Streams:
         self._store = store
         self._start = start  # the first offset of the assignment
         self._spec = spec
+        self._restorer = Restorer(settings, spec, start)
         self._tails = Tails(spec.shape, settings.sequence) if spec.kind is Kind.SEQUENCE else None
         self._here = Residents(
             self._limit(shares), settings.sequence.forget_after, clock or SystemClock(), self._close_tail
@@ -348,9 +349,7 @@ class Streams:
 
     def _take_up(self, name: str, state: StreamState) -> None:
         """Goes on from a saved state; what the stream learned here while Redis was away is given up for it."""
-        saved = restore(name, state, self._settings, self._spec, self._start)
-        if saved is None:
-            return
+        saved = self._restorer.restore(name, state)
         self._heed_labels_of(name, saved.threshold)
         here = self._here.get(name)
         if here is None:

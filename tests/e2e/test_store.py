@@ -68,7 +68,8 @@ async def only_key(raw: Redis, settings: RedisSettings) -> bytes:
 
 def counted(what: str) -> float:
     """The value of the metric of corrupt, or of fenced, states."""
-    return REGISTRY.get_sample_value(f"ganomaly_states_{what}_total") or 0.0
+    labels = {"part": "whole"} if what == "corrupt" else {}
+    return REGISTRY.get_sample_value(f"ganomaly_states_{what}_total", labels) or 0.0
 
 
 def changed(settings: RedisSettings, **changes: Any) -> RedisSettings:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from stream_app.clock import ManualClock
 from stream_app.decode import Decoder, InputSpec
@@ -189,11 +191,45 @@ async def test_while_redis_is_away_streams_begin_anew_and_do_not_overwrite_what_
     assert store.states["a"].offset == 44
 
 
-async def test_a_corrupt_state_begins_anew():
+async def saved_state(store):
+    before = Partition(store)
+    await before.feed("a" * 10)
+    await before.save()
+    return store.states["a"]
+
+
+async def test_a_window_outlives_a_threshold_and_an_episode_that_cant_be_read():
     store = FaultyStore()
-    store.states = {"a": StreamState(b"nonsense", b"", b"", 7)}
-    partition = Partition(store)
-    assert await partition.feed("aaa") == [2]
+    whole = await saved_state(store)
+    store.states["a"] = replace(whole, threshold=b"\x63" + whole.threshold[1:], episode=b"")
+    before = counted("states_corrupt", part="threshold"), counted("states_corrupt", part="episode")
+    after = Partition(store)
+    assert await after.feed("aa", first=9) == [10]  # offset 9 was learned
+    assert after.streams["a"].threshold.observations == 1
+    now = counted("states_corrupt", part="threshold"), counted("states_corrupt", part="episode")
+    assert now == (before[0] + 1, before[1] + 1)
+
+
+async def test_a_threshold_outlives_a_window_that_cant_be_read():
+    store = FaultyStore()
+    whole = await saved_state(store)
+    store.states["a"] = replace(whole, tail=b"\x63" + whole.tail[1:])
+    before = counted("states_corrupt", part="window")
+    after = Partition(store)
+    assert await after.feed("aaa", first=10) == [12]
+    assert after.streams["a"].threshold.observations == 9
+    assert counted("states_corrupt", part="window") == before + 1
+
+
+async def test_what_cant_be_read_of_many_streams_is_said_once_and_counted_each_time():
+    store = FaultyStore()
+    whole = await saved_state(store)
+    store.states = {name: replace(whole, threshold=b"nonsense") for name in "abcd"}
+    before = counted("states_corrupt", part="threshold")
+    with capture_logs() as said:
+        await Partition(store).feed("abcd", first=10)
+    assert counted("states_corrupt", part="threshold") == before + 4
+    assert [line["stream"] for line in said if "saved threshold can't be read" in line["event"]] == ["a"]
 
 
 async def test_where_an_assignment_begins_below_what_was_committed_everything_is_taken_again():
