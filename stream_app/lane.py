@@ -256,7 +256,8 @@ class Lane:
         scored = len(verdicts.each)
         metrics.RECORDS_SCORED.labels(topic).inc(scored)
         metrics.ANOMALIES.labels(topic).inc(sum(verdict.is_anomaly for verdict in verdicts.each))
-        metrics.RECORDS_BUFFERED.labels(topic).inc(len(records) - scored - len(item.decoded.rejected))
+        rest = len(records) - scored - len(item.decoded.rejected)
+        metrics.RECORDS_BUFFERED.labels(topic).inc(rest - item.taken.repeated)
         now = self._services.clock.time()
         delay = metrics.DELAY_SECONDS.labels(topic)
         for verdict in verdicts.each:

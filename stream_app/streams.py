@@ -44,6 +44,8 @@ class Taken:
     and the last observation of each window that was made here, in seconds, and NaN of what came whole. `rejected` is
     what came at a wrong time, and `duplicates` are the indices of what was there already. `learned` is the last offset
     of each stream in the chunk, and `tails` are the tails of those streams, by `names`, that had single observations.
+    `repeated` counts observations that a stream had read before, and so took no part in this; `begun` and `withdrawn`
+    are as in `Pushed`.
     """
 
     rows: Rows
@@ -53,6 +55,9 @@ class Taken:
     names: list[str]
     tails: Snapshot | None
     duplicates: frozenset[int]
+    repeated: int
+    begun: int
+    withdrawn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,9 @@ class _Read:
     times: NDArray[np.float64]
     rejected: list[Rejected]
     duplicates: frozenset[int]
+    repeated: int = 0
+    begun: int = 0
+    withdrawn: int = 0
 
 
 class Streams:
@@ -163,7 +171,18 @@ class Streams:
             self._here.use(name).in_hand += 1
         self._here.reserve(())
         rows, times = _merge(decoded.ready, read.due, read.times)
-        return Taken(rows, times, read.rejected, learned, read.names, tails, read.duplicates)
+        return Taken(
+            rows,
+            times,
+            read.rejected,
+            learned,
+            read.names,
+            tails,
+            read.duplicates,
+            read.repeated,
+            read.begun,
+            read.withdrawn,
+        )
 
     async def recall(self, chunk: Chunk, decoded: Decoded) -> None:
         """Takes a chunk from before the one that was made sure of into the tails of streams that have read less.
@@ -197,7 +216,14 @@ class Streams:
         return count
 
     def settle(self, taken: Taken) -> None:
-        """Notes that a chunk that was taken has been judged; its streams are to be saved."""
+        """Notes that a chunk that was taken has been judged; its streams are to be saved.
+
+        Only now what became of its observations is counted: what is taken and not judged comes again.
+        """
+        topic = self._place[1]
+        metrics.WINDOWS_BEGUN.labels(topic).inc(taken.begun)
+        metrics.JUMPS.labels(topic).inc(taken.withdrawn)
+        metrics.DUPLICATES.labels(topic).inc(len(taken.duplicates))
         is_new = {}
         for name, offset in taken.learned.items():
             stream = self._here[name]
@@ -394,15 +420,21 @@ class Streams:
             decoded.timed[records],
             published,
         )
-        metrics.WINDOWS_BEGUN.labels(self._place[1]).inc(pushed.begun)
-        metrics.JUMPS.labels(self._place[1]).inc(pushed.withdrawn)
         duplicates = frozenset(records[pushed.outcomes == Outcome.DUPLICATE].tolist())
-        metrics.DUPLICATES.labels(self._place[1]).inc(len(duplicates))
         refused = np.flatnonzero(pushed.outcomes >= Outcome.LATE)
         rejected = [
             Rejected(index[at], STAGE, self._explain(decoded, index[at], pushed.outcomes[at])) for at in refused
         ]
-        return _Read(list(names), Rows(records[pushed.due], pushed.windows), pushed.times, rejected, duplicates)
+        return _Read(
+            list(names),
+            Rows(records[pushed.due], pushed.windows),
+            pushed.times,
+            rejected,
+            duplicates,
+            len(decoded.observations.index) - len(index),
+            pushed.begun,
+            pushed.withdrawn,
+        )
 
     def _explain(self, decoded: Decoded, record: int, outcome: int) -> EventTimeError:
         sequence, time = self._settings.sequence, rfc3339(float(decoded.event_times[record]))

@@ -463,6 +463,44 @@ async def test_an_observation_at_a_wrong_time_is_refused_with_the_reason_and_not
     assert taken.learned == {"a": 1}
 
 
+def told():
+    return [counted(what, topic=TP.topic) for what in ("duplicates", "clock_jumps", "windows_begun_anew")]
+
+
+async def test_what_became_of_observations_is_counted_once_however_often_they_are_read():
+    """A duplicate, a jump that is withdrawn, a gap: read but not judged, then judged, read again, and recalled."""
+    sections = {"sequence": {"max_gap": 3600.0}}
+    stamps = ["00:00:00", "00:00:10", "00:00:10", "20:00:00", "00:00:20", "00:00:30", *["06:00:00"] * 4]
+    values = [0, 1, 1, 2, 3, 4, 5, 6, 7, 8]
+    records = [
+        json(f'{{"data": [{value}.0], "timestamp": "2026-01-01T{stamp}Z"}}', key=b"a")
+        for stamp, value in zip(stamps, values, strict=True)
+    ]
+    for record in records:
+        record.timestamp = 1_800_000_000_000
+    before, store = told(), FaultyStore()
+
+    async def read(partition):
+        chunk = chunk_of(*records)
+        decoded = partition.decoder.decode(chunk)
+        await partition.streams.ensure(decoded)
+        return chunk, decoded, partition.streams.take(chunk, decoded)
+
+    await read(Partition(store, **sections))  # its assignment ends before this is judged
+    assert told() == before
+    second = Partition(store, **sections)
+    second.judge(await read(second))
+    await second.save()
+    assert told() == [count + 1 for count in before]
+    replayed = await read(second)
+    assert replayed[2].repeated == len(records)
+    second.judge(replayed)
+    flushed = Partition(FaultyStore(), start=len(records), **sections)
+    chunk = chunk_of(*records)
+    await flushed.streams.recall(chunk, flushed.decoder.decode(chunk))
+    assert told() == [count + 1 for count in before]
+
+
 @pytest.mark.parametrize("cut", range(1, 9))
 async def test_with_a_stride_a_restart_changes_nothing(cut):
     undisturbed = await Partition(FaultyStore(), sequence={"stride": 2}).feed("a" * 10)
