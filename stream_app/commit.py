@@ -7,7 +7,8 @@ saved for a stream says up to which offset it has learned.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from stream_app import metrics
@@ -21,6 +22,10 @@ from stream_app.state import Place, Store, StreamState
 from stream_app.streams import Streams
 
 log = get_logger(__name__)
+
+# Of one round trip to Redis. Most commits have less; with tens of thousands of streams one would outlast its timeout.
+STATES_PER_CALL = 4096
+BYTES_PER_CALL = 4 << 20
 
 
 class DegradableStore(Store, Protocol):
@@ -91,16 +96,35 @@ class CommitCycle:
 
     async def _save(self, changes: Sequence[_Change]) -> bool:
         told = {change.place: change for change in changes if change.states}
-        expected = {place: change.streams.epoch for place, change in told.items()}
+        saved: dict[Place, list[str]] = defaultdict(list)
+        epochs: dict[Place, bytes | None] = {}
         try:
-            epochs = await self._store.save({place: change.states for place, change in told.items()}, expected)
+            for states, whole in _in_calls(list(told.values())):
+                epochs |= await self._store.save(states, {place: told[place].streams.epoch for place in whole})
+                for place, some in states.items():
+                    saved[place].extend(some)
         except RedisUnavailable as error:
-            for change in changes:
-                change.streams.keep_changes(change.states)
             metrics.STORE_ERRORS.inc()
             log.warning("thresholds can't be saved; going on, and marking events as degraded", error=str(error))
-            return True
-        flushed = [place for place, change in told.items() if not change.streams.check(epochs[place])]
+        flushed = [place for place, epoch in epochs.items() if not told[place].streams.check(epoch)]
         for change in changes:
-            change.streams.saved(change.states)
+            names = saved[change.place]
+            change.streams.settle_changes(names, change.states.keys() - set(names))
         return not flushed
+
+
+def _in_calls(changes: Sequence[_Change]) -> Iterator[tuple[dict[Place, dict[str, StreamState]], list[Place]]]:
+    """The states in as few calls as can each be done within `redis.timeout`, and the places that are whole with it."""
+    states: dict[Place, dict[str, StreamState]] = defaultdict(dict)
+    whole: list[Place] = []
+    count = size = 0
+    for change in changes:
+        for name, state in change.states.items():
+            if count and (count == STATES_PER_CALL or size + state.size > BYTES_PER_CALL):
+                yield states, whole
+                states, whole, count, size = defaultdict(dict), [], 0, 0
+            states[change.place][name] = state
+            count, size = count + 1, size + state.size
+        whole.append(change.place)
+    if whole:
+        yield states, whole

@@ -33,7 +33,7 @@ class Residents:
     leaves. `on_leaving` is called with each that does.
     """
 
-    def __init__(self, most: int, forget_after: float, clock: Clock, on_leaving: Callable[[Stream], None]) -> None:
+    def __init__(self, most: int, forget_after: float, clock: Clock, on_leaving: Callable[[str, Stream], None]) -> None:
         self.changed: set[str] = set()
         self._most = most
         self._forget_after = forget_after
@@ -116,4 +116,4 @@ class Residents:
 
     def _leave(self, name: str) -> None:
         self.changed.discard(name)
-        self._on_leaving(self._streams.pop(name))
+        self._on_leaving(name, self._streams.pop(name))

@@ -33,6 +33,11 @@ class StreamState:
     floor: int = 0
     overwrites: bool = False  # the partition's offsets began anew, so a higher one that is saved means nothing
 
+    @property
+    def size(self) -> int:
+        """Bytes of its parts."""
+        return len(self.threshold) + len(self.tail) + len(self.episode)
+
     def to_bytes(self) -> bytes:
         """A version byte, the offset as 20 decimal digits, the three parts with their lengths, and a checksum."""
         parts = (self.threshold, self.tail, self.episode)
@@ -82,7 +87,7 @@ class Store(Protocol):
     async def save(
         self, changes: Mapping[Place, Mapping[str, StreamState]], epochs: Mapping[Place, bytes | None]
     ) -> dict[Place, bytes | None]:
-        """Saves states, and returns the epoch that each of the partitions has now. Raises RedisUnavailable.
+        """Saves states, and returns the epoch that each partition of `epochs` has now. Raises RedisUnavailable.
 
         A partition without the epoch that is expected stays without one; where None is expected it has one afterwards.
         """

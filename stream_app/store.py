@@ -124,13 +124,14 @@ class StateStore:
     ) -> dict[Place, bytes | None]:
         """Saves the states of streams by their partition for `ttl` seconds, all in one round trip.
 
-        One of a higher offset stays, unless the new `overwrites`. Returns the epoch of each partition: where it isn't
-        the one of `epochs`, what was saved before is gone; where None is expected there is one afterwards. Raises
-        RedisUnavailable; some of the states may then be saved.
+        One of a higher offset stays, unless the new `overwrites`. Returns the epoch of each partition in `epochs`, or
+        of all: where it isn't the one that is expected, what was saved before is gone; where None is expected there is
+        one afterwards. Raises RedisUnavailable; some of the states may then be saved.
         """
         milliseconds = max(int(self._settings.ttl * 1000.0), 1)
         saved = [(self._key(*place, name), state) for place, some in changes.items() for name, state in some.items()]
-        if not saved:
+        expected = dict.fromkeys(changes) if epochs is None else epochs
+        if not saved and not expected:
             return {}
         pipeline = self._running().pipeline(transaction=False)
         calls = range(0, len(saved), _KEYS_AT_ONCE)
@@ -142,13 +143,12 @@ class StateStore:
                 for part in (state.to_bytes(), int(state.overwrites or key in self._unreadable))
             ]
             pipeline.eval(_SAVE_UNLESS_NEWER, len(some), *(key for key, _ in some), milliseconds, *values)
-        for place in changes:
-            expected = (epochs or {}).get(place) or b""
-            pipeline.eval(_KEEP_EPOCH, 1, self._key(*place), expected, uuid4().hex, milliseconds)
+        for place, epoch in expected.items():
+            pipeline.eval(_KEEP_EPOCH, 1, self._key(*place), epoch or b"", uuid4().hex, milliseconds)
         answers: list[Any] = await self._asked(pipeline.execute())
         STATES_FENCED.inc(sum(answers[: len(calls)]))
         self._unreadable.difference_update(key for key, _ in saved)
-        return dict(zip(changes, answers[len(calls) :], strict=True))
+        return dict(zip(expected, answers[len(calls) :], strict=True))
 
     def _key(self, detector: str, topic: str, partition: int, *stream: str) -> str:
         """Of a stream, or without one of the note that the partition has states."""

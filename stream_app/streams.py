@@ -7,8 +7,9 @@ come; everything else is as far as judging has, and only that is ever saved.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ log = get_logger(__name__)
 
 
 STAGE = "windows"
+_ASKED_BESIDES = 256  # streams of an outage that are asked for with a chunk of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,11 @@ class Streams:
         self._restorer = Restorer(settings, spec, start)
         self._tails = Tails(spec.shape, settings.sequence) if spec.kind is Kind.SEQUENCE else None
         self._here = Residents(
-            self._limit(shares), settings.sequence.forget_after, clock or SystemClock(), self._close_tail
+            self._limit(shares), settings.sequence.forget_after, clock or SystemClock(), self._on_leaving
         )
         self._labels = TopicLabels(LabelBook() if labels is None else labels, detector, tp.topic)
         self._recalled: OrderedDict[str, None] = OrderedDict()
+        self._unasked: dict[str, None] = {}  # streams of which the store has not said whether it has a state
         self._is_asked = False  # whether the store has the states of this partition
         self._are_lost = False
         self.epoch: bytes | None = None  # of the states in the store, None until it is known
@@ -134,11 +137,14 @@ class Streams:
     async def ensure(self, decoded: Decoded) -> None:
         """Makes sure that the streams of a chunk are here, and stay: from the store, or new.
 
-        When Redis can't be reached they begin with the model's own calibration and are asked for again later.
+        When Redis can't be reached they begin with the model's own calibration and are asked for again later: also
+        those that are silent since, some with each chunk, as they can't be saved before.
         """
-        names = list(dict.fromkeys(streams_of(decoded)))
+        names = dict.fromkeys(streams_of(decoded))
+        if self._store is not None and self._store.may_ask:
+            names |= dict.fromkeys(islice(self._unasked, _ASKED_BESIDES))
         self._here.reserve(names)
-        await self._bring(names)
+        await self._bring(list(names))
 
     def begin(self, names: Iterable[str]) -> None:
         """Begins those of the streams that aren't here, with nothing learned."""
@@ -244,17 +250,19 @@ class Streams:
         self._here.changed.difference_update(ready)
         return {name: self._state(self._here[name], floor) for name in ready}
 
-    def keep_changes(self, names: Iterable[str]) -> None:
-        """Takes changes back that could not be saved. What is beyond the limits is then lost, and said to be."""
-        self._here.changed.update(name for name in names if name in self._here)
-        self._drop("Redis is away, so that they can't be saved")
+    def settle_changes(self, saved: Collection[str], unsaved: Collection[str]) -> None:
+        """Notes which changes are saved, and takes the others back.
 
-    def saved(self, names: Iterable[str]) -> None:
-        """Notes that changes are saved, and forgets streams that are silent or beyond the limits."""
-        for name in names:
+        Forgets streams that are silent or beyond the limits. What is beyond them and could not be saved is lost, and
+        said to be.
+        """
+        self._here.changed.update(name for name in unsaved if name in self._here)
+        for name in saved:
             if (stream := self._here.get(name)) is not None:
                 stream.overwrites = False
         self._here.forget_saved()
+        if unsaved or self._unasked:
+            self._drop("Redis is away, so that they can't be saved")
 
     def check(self, epoch: bytes | None) -> bool:
         """Takes the epoch that a save has found. False where the states from before are gone: all are to be saved."""
@@ -310,6 +318,7 @@ class Streams:
             self.begin(wanted)
             for name in wanted:
                 self._here[name].restored = False
+            self._unasked |= dict.fromkeys(wanted)
             return
         missing = 0
         for name in wanted:
@@ -319,6 +328,7 @@ class Streams:
                 stream.restored = True
             else:
                 missing += self._here.has_left(name)
+            self._unasked.pop(name, None)
         self.begin(wanted)
         if missing:
             await self._note_missing(missing)
@@ -350,7 +360,8 @@ class Streams:
             most = min(most, sequence.max_bytes // self._tails.bytes_per_stream)
         return max(1, most // shares)
 
-    def _close_tail(self, stream: Stream) -> None:
+    def _on_leaving(self, name: str, stream: Stream) -> None:
+        self._unasked.pop(name, None)
         if self._tails is not None and stream.slot is not None:
             self._tails.close(stream.slot)
 

@@ -367,6 +367,8 @@ async def test_the_epoch_of_a_partition_is_made_once_kept_and_not_made_again_whe
 ) -> None:
     place = ("images", "records", 0)
     assert await store.epoch(place) is None
+    assert await store.save({place: {"a": STATE}}, {}) == {}, "more states of the partition are to come"
+    assert await store.epoch(place) is None
     first = (await store.save({place: {"a": STATE}}))[place]
     assert first
     assert await store.epoch(place) == first

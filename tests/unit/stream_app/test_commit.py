@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from stream_app.clock import ManualClock
-from stream_app.commit import CommitCycle
+from stream_app.commit import BYTES_PER_CALL, STATES_PER_CALL, CommitCycle
 from stream_app.errors import PublishFault, RedisUnavailable
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher
 from stream_app.records import Chunk, TopicPartition
+from stream_app.state import StreamState
 from tests.unit.stream_app.raw import TP, Record
 
 
@@ -23,6 +24,8 @@ class Journal:
         self.lines: list[str] = []
         self.acknowledgement: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.redis_away = False
+        self.answers = None  # it is away after so many
+        self.saved = []
         self.epoch = b"first"
         self.degraded = False
 
@@ -34,26 +37,27 @@ class Journal:
         return asyncio.ensure_future(acknowledged())
 
     async def save(self, changes, epochs):
-        if self.redis_away:
+        if self.redis_away or len(self.saved) == self.answers:
             raise RedisUnavailable("away")
+        self.saved.append(changes)
         self.lines.append(f"saved { {place: sorted(states) for place, states in changes.items()} }")
-        return dict.fromkeys(changes, self.epoch)
+        return dict.fromkeys(epochs, self.epoch)
 
 
 @dataclass
 class States:
     changed: set[str] = field(default_factory=lambda: {"cam"})
+    saved: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    state: StreamState = field(default_factory=lambda: StreamState(b"", b"", b"", 9))
 
     def take_changes(self, floor):
         taken, self.changed = self.changed, set()
-        return dict.fromkeys(taken, b"")
+        return dict.fromkeys(sorted(taken), self.state)
 
-    def keep_changes(self, names):
-        self.kept += names
-
-    def saved(self, names):
-        pass
+    def settle_changes(self, saved, unsaved):
+        self.saved += saved
+        self.kept += sorted(unsaved)
 
     epoch: bytes | None = None
 
@@ -166,3 +170,30 @@ async def test_without_redis_offsets_are_committed_and_the_states_stay_changed(c
     lane = Lane()
     assert await commit.prepare({TP: lane}) == {TP: 10}
     assert lane.streams.kept == ["cam"]
+    assert lane.streams.saved == []
+
+
+@pytest.mark.parametrize(
+    ("count", "state"),
+    [(2 * STATES_PER_CALL + 5, b""), (25, bytes(BYTES_PER_CALL // 10))],
+    ids=["many", "large"],
+)
+async def test_what_is_too_much_for_one_round_trip_goes_in_several_and_what_went_through_is_settled(
+    cycle, count, state
+):
+    commit, journal, ledger, chunk = cycle
+    ledger.finish(chunk)
+    journal.acknowledgement.set_result(None)
+    journal.answers = 2
+    names = [f"{number:06}" for number in range(count)]
+    lane = Lane(streams=States(set(names), state=StreamState(state, b"", b"", 9)))
+    assert await commit.prepare({TP: lane}) == {TP: 10}
+    assert len(journal.saved) == 2
+    assert lane.streams.saved == [name for call in journal.saved for name in call["images", *TP]]
+    assert lane.streams.saved + lane.streams.kept == names
+    assert lane.streams.epoch is None  # it must not say that all is there before it is
+    journal.answers, lane.streams.changed = None, set(lane.streams.kept)
+    ledger.commit({TP: 0}, generation=1)
+    await commit.prepare({TP: lane})
+    assert lane.streams.saved == names
+    assert lane.streams.epoch == journal.epoch

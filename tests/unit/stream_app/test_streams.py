@@ -101,7 +101,7 @@ class Partition:
             place = ("sequences", *TP)
             epochs = await self.store.save({place: changes}, {place: self.streams.epoch})
             self.streams.check(epochs[place])
-        self.streams.saved(changes)
+        self.streams.settle_changes(changes, ())
         return sorted(changes)
 
     async def recall(self, text, first=0):
@@ -156,7 +156,7 @@ async def test_only_what_changed_is_saved_and_once():
 async def test_changes_that_could_not_be_saved_are_kept():
     partition = Partition(FaultyStore())
     await partition.feed("a")
-    partition.streams.keep_changes(partition.streams.take_changes(floor=0))
+    partition.streams.settle_changes((), partition.streams.take_changes(floor=0))
     assert await partition.save() == ["a"]
 
 
@@ -292,9 +292,39 @@ async def test_without_redis_the_memory_is_still_bounded_and_what_is_lost_is_cou
     partition = Partition(store, sequence={"max_streams": 2})
     before = REGISTRY.get_sample_value("ganomaly_streams_lost_total")
     await partition.feed("aaabbbcccddd")
-    partition.streams.keep_changes(partition.streams.take_changes(floor=0))
+    partition.streams.settle_changes((), partition.streams.take_changes(floor=0))
     assert [name in partition.streams for name in "abcd"] == [False, False, True, True]
     assert REGISTRY.get_sample_value("ganomaly_streams_lost_total") == before + 2
+
+
+async def test_streams_that_began_while_redis_was_away_are_saved_and_may_leave_though_they_are_silent_since():
+    store = FaultyStore()
+    before = Partition(store)
+    await before.feed("aaaaaa")
+    await before.save()
+    store.away = True
+    after = Partition(store, start=6, sequence={"forget_after": 60.0})
+    await after.feed("abbb", first=6)
+    assert await after.save() == []
+    store.away = False
+    await after.feed("c", first=10)
+    assert await after.save() == ["a", "b", "c"]
+    assert store.states["a"].offset == 6
+    after.clock.advance(61.0)
+    await after.feed("c", first=11)
+    await after.save()
+    assert [name in after.streams for name in "abc"] == [False, False, True]
+    assert await after.feed("b", first=12) == [12]
+
+
+async def test_of_streams_beyond_the_limit_those_that_are_saved_leave_before_those_that_are_not():
+    partition = Partition(FaultyStore(), sequence={"max_streams": 2})
+    before = counted("streams_lost")
+    await partition.feed("aaabbbcccddd")
+    partition.streams.take_changes(floor=0)
+    partition.streams.settle_changes("cd", "ab")
+    assert [name in partition.streams for name in "abcd"] == [True, True, False, False]
+    assert counted("streams_lost") == before
 
 
 @pytest.mark.parametrize(
