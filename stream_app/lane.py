@@ -22,6 +22,7 @@ from stream_app.errors import BrokerUnavailable, EventTimeError
 from stream_app.judge import Verdicts, judge
 from stream_app.label_book import LabelBook
 from stream_app.log import get_logger
+from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher
 from stream_app.records import Chunk, Decoded, TopicPartition
 from stream_app.scoring import ScoredRows, ScoringThread
@@ -76,7 +77,8 @@ class Lane:
     """The chunks of one partition, in order, during one assignment.
 
     `on_done` is called with each chunk whose records are all scored or dead-lettered and handed to the producer,
-    `on_fault` with whatever can't be blamed on a record.
+    `on_fault` with whatever can't be blamed on a record. `ledger` is told what is made of a chunk; with too much in
+    hand in all, no chunk is read before the one that is ahead of it in the lane is done.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Lane:
         streams: Streams,
         drift: DriftMonitor,
         services: Services,
+        ledger: OffsetLedger,
         on_done: Callable[[Chunk], None],
         on_fault: Callable[[BaseException], None],
     ) -> None:
@@ -97,11 +100,14 @@ class Lane:
         self._tp = tp
         self._route = route
         self._services = services
+        self._ledger = ledger
         self._on_done = on_done
         self._on_fault = on_fault
         self._waiting: asyncio.Queue[Chunk] = asyncio.Queue()
         self._in_hand: asyncio.Queue[_InHand] = asyncio.Queue()
         self._unfinished = 0
+        self._read = 0  # of the unfinished
+        self._one_finished = asyncio.Event()
         self._closing = False
         self._settling: asyncio.Future[None] | None = None
         self._tasks = [asyncio.create_task(self._guard(step)) for step in (self._read_next, self._finish_next)]
@@ -151,6 +157,7 @@ class Lane:
 
     async def _read_next(self) -> None:
         loop, services = asyncio.get_running_loop(), self._services
+        await self._until_there_is_room()
         chunk = await self._waiting.get()
         arrived = services.clock.monotonic()
         metrics.RECORDS_CONSUMED.labels(self._tp.topic).inc(len(chunk))
@@ -163,7 +170,14 @@ class Lane:
         self._observe("windows", decode_done)
         rows = taken.rows
         scores = services.scoring.submit(self._route.detector, rows.data) if len(rows.index) else None
+        self._ledger.grow(chunk, taken.size + decoded.observations.data.nbytes)
+        self._read += 1
         self._in_hand.put_nowait(_InHand(chunk, decoded, taken, scores, arrived))
+
+    async def _until_there_is_room(self) -> None:
+        while self._read and self._ledger.in_hand_bytes >= self._services.settings.batch.max_in_hand_bytes:
+            self._one_finished.clear()
+            await self._one_finished.wait()
 
     async def _recall(self, first: Chunk) -> None:
         """Where windows are lost: reads again what came before a chunk whose streams are made sure of."""
@@ -219,7 +233,9 @@ class Lane:
                 self.drift.observe(scored.scorer, names, scored.score, item.taken.rows.data)
             self._count(item, verdicts)
             self._unfinished -= 1
+            self._read -= 1
             self._on_done(item.chunk)
+            self._one_finished.set()
             self.sound = True
 
     async def _add_evidence(self, verdicts: Verdicts, item: _InHand) -> None:

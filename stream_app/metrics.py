@@ -79,7 +79,11 @@ COMMIT_SECONDS = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
-IN_HAND_BYTES = Gauge("ganomaly_in_hand_bytes", "Bytes of records that are fetched and not done.", registry=REGISTRY)
+IN_HAND_BYTES = Gauge(
+    "ganomaly_in_hand_bytes",
+    "Bytes of records that are fetched and not done, with the windows, pictures and tails that are made of them.",
+    registry=REGISTRY,
+)
 IN_HAND_RECORDS = Gauge("ganomaly_in_hand_records", "Records that are fetched and not done.", registry=REGISTRY)
 PAUSED = Gauge("ganomaly_paused", "1 while fetching is paused because too many bytes are in hand.", registry=REGISTRY)
 PAUSES = Counter(

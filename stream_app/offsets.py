@@ -78,15 +78,21 @@ class OffsetLedger:
         self.in_hand_bytes += chunk.size
         self.in_hand_records += len(chunk)
 
+    def grow(self, chunk: Chunk, size: int) -> None:
+        """Notes that a chunk in hand takes so many bytes more until it is done."""
+        if self._is_in_hand(chunk):
+            chunk.size += size
+            self.in_hand_bytes += size
+
     def finish(self, chunk: Chunk) -> bool:
         """Notes that every record of a chunk is scored or dead-lettered and handed to the producer.
 
         Returns whether this changed anything: a chunk of an older assignment, or one finished before, counts for
         nothing.
         """
-        state = self._partitions.get(chunk.tp)
-        if state is None or state.in_hand.get(chunk.first) is not chunk or chunk.first in state.done:
+        if not self._is_in_hand(chunk):
             return False
+        state = self._partitions[chunk.tp]
         state.done.add(chunk.first)
         self.in_hand_bytes -= chunk.size
         self.in_hand_records -= len(chunk)
@@ -115,6 +121,10 @@ class OffsetLedger:
         if generation == self.generation:
             for tp, offset in offsets.items():
                 self._partitions[tp].committed = offset
+
+    def _is_in_hand(self, chunk: Chunk) -> bool:
+        state = self._partitions.get(chunk.tp)
+        return state is not None and state.in_hand.get(chunk.first) is chunk and chunk.first not in state.done
 
     def is_current(self, chunk: Chunk) -> bool:
         """Whether the chunk belongs to the assignment in force."""

@@ -35,7 +35,7 @@ class Pipeline:
         self._routes: dict[str, Route] = {}
         self._lanes: dict[TopicPartition, Lane] = {}
         self._turn = 0
-        self._record_bytes = 1024.0  # of the records that came last, about
+        self._record_bytes = 1024.0  # of the records that were done last, with what was made of them, about
         self._paused = False
         self._draining = False
         self._may_fetch = asyncio.Event()
@@ -64,7 +64,6 @@ class Pipeline:
         """Takes a chunk from the agent. One of an older assignment is left to whoever has its partition now."""
         if self._draining or not self.ledger.is_current(chunk):
             return
-        self._record_bytes += 0.2 * (chunk.size / len(chunk) - self._record_bytes)
         if all(lane.idle for lane in self._lanes.values()):
             self.last_progress = self._services.clock.monotonic()  # there was nothing to do until now
         lane = self._lanes.get(chunk.tp)
@@ -175,10 +174,11 @@ class Pipeline:
             self._services.settings.sequence.max_streams,
             self._allowance,
         )
-        return Lane(tp, route, streams, drift, self._services, self._done, self._on_fault)
+        return Lane(tp, route, streams, drift, self._services, self.ledger, self._done, self._on_fault)
 
     def _done(self, chunk: Chunk) -> None:
         self.ledger.finish(chunk)
+        self._record_bytes += 0.2 * (chunk.size / len(chunk) - self._record_bytes)
         self.last_progress = self._services.clock.monotonic()
         self._finished.set()
         if self._room() > 0:

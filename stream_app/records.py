@@ -81,7 +81,7 @@ class Chunk:
     first: int
     records: Sequence[RawRecord]
     generation: int
-    size: int  # bytes of memory: keys, values, headers, and what a record takes beside them
+    size: int  # bytes of memory: keys, values, headers, what a record takes beside them, and what is made of it
 
     @property
     def end(self) -> int:

@@ -61,6 +61,11 @@ class Taken:
     begun: int
     withdrawn: int
 
+    @property
+    def size(self) -> int:
+        """Bytes of what is to be scored, and of the tails."""
+        return self.rows.data.nbytes + (self.tails.size if self.tails is not None else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:

@@ -157,3 +157,8 @@ class Snapshot:
 
     slots: Slots
     block: Block
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(array.nbytes for array in self.block.arrays())

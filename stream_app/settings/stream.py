@@ -16,7 +16,9 @@ class BatchSettings(Section):
 
     max_batch: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="records scored at once, and per chunk")
     linger: Seconds = Field(0.0, description="wait so long for a fuller batch; 0 scores whatever is there")
-    max_in_hand_bytes: Bytes = Field(64 << 20, description="partitions are paused while more than this is in hand")
+    max_in_hand_bytes: Bytes = Field(
+        64 << 20, description="partitions are paused while records, and what is made of them, take more than this"
+    )
 
 
 class LimitSettings(Section):

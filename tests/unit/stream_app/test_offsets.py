@@ -133,3 +133,14 @@ def test_the_frontier_is_the_end_of_the_unbroken_run(lengths, gaps, order, finis
         expected = each.end
     assert ledger.committable(TP) == expected
     assert ledger.in_hand_bytes == 10 * (len(chunks) - len(done))
+
+
+def test_what_is_made_of_a_chunk_is_in_hand_until_it_is_done():
+    first, second = chunk(0, 9), chunk(10, 19)
+    ledger = ledger_of(first, second)
+    ledger.grow(first, 90)
+    assert ledger.in_hand_bytes == 110
+    ledger.finish(first)
+    ledger.grow(first, 90)
+    ledger.grow(chunk(10, 19), 90)
+    assert ledger.in_hand_bytes == second.size == 10

@@ -72,6 +72,19 @@ async def test_at_the_bound_nothing_is_fetched_until_half_of_it_is_free(pipeline
     assert metrics.REGISTRY.get_sample_value("ganomaly_pauses_total") == pauses + 1
 
 
+async def test_the_more_is_made_of_records_the_fewer_are_fetched_at_once():
+    settings = Settings(batch={"max_in_hand_bytes": 64 << 20})
+    services = Services(settings, ManualClock(), None, None, None, None, None)
+    pipeline = Pipeline(services, StateStore(settings.redis, "group", ManualClock()), on_fault=pytest.fail)
+    pipeline.open(Route("open", "images", None, None))
+    await pipeline.assigned(PARTITIONS, generation=1)
+    for _ in range(50):
+        chunk = take_in_hand(pipeline, 1024)
+        pipeline.ledger.grow(chunk, 15 * 1024)
+        pipeline._done(chunk)
+    assert pipeline.next_fetch(PARTITIONS).max_records == pytest.approx((64 << 20) / (16 * 1024), rel=0.01)
+
+
 async def test_waiting_for_room_ends_when_a_topic_opens(pipeline):
     take_in_hand(pipeline, 2000)
     assert fetched_from(pipeline) == []
