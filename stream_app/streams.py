@@ -18,23 +18,21 @@ from stream_app import metrics
 from stream_app.clock import Clock, SystemClock
 from stream_app.decode import InputSpec
 from stream_app.episodes import Episode
-from stream_app.errors import EventTimeError, RedisUnavailable
-from stream_app.events import rfc3339
+from stream_app.errors import RedisUnavailable
 from stream_app.label_book import LabelBook, TopicLabels
 from stream_app.log import get_logger
+from stream_app.observations import Read, read_observations
 from stream_app.records import Chunk, Decoded, Kind, Rejected, Rows, TopicPartition
 from stream_app.residents import Residents, Stream
 from stream_app.restore import Restorer
 from stream_app.settings import Settings
 from stream_app.state import Place, Store, StreamState
 from stream_app.tail import Snapshot, Tail
-from stream_app.tails import RECALL, Outcome, Tails
+from stream_app.tails import Tails
 from stream_app.threshold import StreamThreshold
 
 log = get_logger(__name__)
 
-
-STAGE = "windows"
 _ASKED_BESIDES = 256  # streams of an outage that are asked for with a chunk of others
 
 
@@ -65,20 +63,6 @@ class Taken:
     def size(self) -> int:
         """Bytes of what is to be scored, and of the tails."""
         return self.rows.data.nbytes + (self.tails.size if self.tails is not None else 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Observations as they were read: whose they were, the windows they complete, and what else became of them."""
-
-    names: list[str]
-    due: Rows
-    times: NDArray[np.float64]
-    rejected: list[Rejected]
-    duplicates: frozenset[int]
-    repeated: int = 0
-    begun: int = 0
-    withdrawn: int = 0
 
 
 class Streams:
@@ -172,9 +156,9 @@ class Streams:
         window.
         """
         offsets = [record.offset for record in chunk.records]
-        read, tails = _Read([], Rows(np.empty(0, np.int64), np.empty(0)), np.empty((0, 2)), [], frozenset()), None
+        read, tails = Read.nothing(), None
         if self._tails is not None and len(decoded.observations.index):
-            read = self._push(self._tails, chunk, decoded, offsets)
+            read = read_observations(chunk, decoded, self._here, self._tails, self._settings.sequence)
             tails = self._snapshot(self._tails, read.names)
         indices = np.concatenate([decoded.ready.index, decoded.observations.index])
         learned = {decoded.streams[index]: offsets[index] for index in sorted(indices.tolist())}
@@ -201,13 +185,13 @@ class Streams:
         Nothing is scored or learned: those records were, before what was learned got lost. Beyond the limit the least
         recently used of the streams that were brought back so are lost.
         """
-        if self._tails is None:
+        if self._tails is None or not len(decoded.observations.index):
             return
         wanted = {decoded.streams[index] for index in decoded.observations.index.tolist()}
         reserved = self._here.reserve(())
         self._here.reserve(reserved | wanted)
         await self._bring(sorted(wanted))
-        names = self._push(self._tails, chunk, decoded, [record.offset for record in chunk.records]).names
+        names = read_observations(chunk, decoded, self._here, self._tails, self._settings.sequence).names
         self._tails.settle(self._snapshot(self._tails, names), np.ones(len(names), np.bool_))
         for name in names:
             stream = self._here[name]
@@ -413,56 +397,6 @@ class Streams:
             elif offset > stream.offset:
                 self._tails.restore_judged(stream.slot, tail)  # what was read since is in hand, and has windows
         stream.offset, stream.read = max(stream.offset, offset), max(stream.read, offset)
-
-    def _push(self, tails: Tails, chunk: Chunk, decoded: Decoded, offsets: Sequence[int]) -> _Read:
-        index, slots, kept = [], [], []
-        names: dict[str, None] = {}
-        for at, record in enumerate(decoded.observations.index.tolist()):
-            name = decoded.streams[record]
-            stream = self._here[name]
-            if stream.slot is not None and offsets[record] > stream.read:
-                stream.read = offsets[record]
-                names[name] = None
-                index.append(record)
-                slots.append(stream.slot)
-                kept.append(at)
-        records = np.array(index, np.int64)
-        stamps = np.array([chunk.records[record].timestamp for record in index], np.float64)
-        published = np.where(stamps < 0, np.inf, stamps / 1000.0)  # Kafka's -1: the time is not known
-        pushed = tails.push(
-            np.array(slots, np.int64),
-            np.asarray(decoded.observations.data[kept], np.float32).reshape(len(kept), self._spec.shape[1]),
-            decoded.event_times[records],
-            decoded.timed[records],
-            published,
-        )
-        duplicates = frozenset(records[pushed.outcomes == Outcome.DUPLICATE].tolist())
-        refused = np.flatnonzero(pushed.outcomes >= Outcome.LATE)
-        rejected = [
-            Rejected(index[at], STAGE, self._explain(decoded, index[at], pushed.outcomes[at])) for at in refused
-        ]
-        return _Read(
-            list(names),
-            Rows(records[pushed.due], pushed.windows),
-            pushed.times,
-            rejected,
-            duplicates,
-            len(decoded.observations.index) - len(index),
-            pushed.begun,
-            pushed.withdrawn,
-        )
-
-    def _explain(self, decoded: Decoded, record: int, outcome: int) -> EventTimeError:
-        sequence, time = self._settings.sequence, rfc3339(float(decoded.event_times[record]))
-        if outcome == Outcome.LATE:
-            return EventTimeError(
-                f"late: the observation is of {time}, and stream {decoded.streams[record]!r} has newer ones by more "
-                f"than sequence.lateness={sequence.lateness:g} seconds, or by more than {RECALL} observations"
-            )
-        return EventTimeError(
-            f"ahead: the observation is of {time}, which is later than it was published by more than "
-            f"sequence.max_ahead={sequence.max_ahead:g} seconds; the clock of its sender is wrong"
-        )
 
 
 def streams_of(decoded: Decoded) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,10 +100,10 @@ class Block:
     filled: Slots
     count: Slots
     late: Slots
-    ahead: Slots
     late_time: Times
     late_from: Times
     late_published: Times
+    ahead: Slots
     since: Times
     gap_from: Times
     gap_to: Times
@@ -131,8 +132,8 @@ class Block:
         """All of it, by slot."""
         return (self.rows, self.times, self.filled, self.count, *self.marks())
 
-    def marks(self) -> tuple[NDArray[np.generic], ...]:
-        """What is known of slots beside their observations."""
+    def marks(self) -> tuple[NDArray[Any], ...]:
+        """What is known of slots beside their observations, in the order of the fields."""
         late = self.late, self.late_time, self.late_from, self.late_published
         return *late, self.ahead, self.since, self.gap_from, self.gap_to, self.behind
 

@@ -147,6 +147,9 @@ class SequenceSettings(Section):
     )
     stride: Count = Field(1, description="a score every so many observations")
     lateness: Seconds = Field(60.0, description="an observation that is older than the newest by more is too late")
+    disorder: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        64, description="an observation of which the stream has more newer ones is too late; each costs memory"
+    )
     max_ahead: PositiveSeconds = Field(
         86_400.0, description="an observation that claims to be so much newer than when it was published is refused"
     )

@@ -22,7 +22,7 @@ ORDER = (
     *("kafka", "redis_client", "topics", "history"),
     *("batching", "scoring", "shadow"),
     *("pace", "pareto", "dependence", "corrections", "threshold"),
-    *("events", "episodes", "residents", "alerts", "tail", "tails"),
+    *("events", "episodes", "residents", "alerts", "tail", "windows", "tails", "observations"),
     *("restore", "label_book", "streams", "judge", "announce"),
     *("labels", "updates", "publish", "store", "commit", "transport"),
     "drift",
@@ -44,7 +44,9 @@ PURE = (
         "residents",
         "alerts",
         "tail",
+        "windows",
         "tails",
+        "observations",
     ),
     *("restore", "label_book", "streams", "judge", "announce"),
 )

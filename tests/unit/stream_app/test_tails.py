@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from stream_app.settings import SequenceSettings
 from stream_app.tail import Tail
-from stream_app.tails import RECALL, Outcome, Tails
+from stream_app.tails import Outcome, Tails
 
 WINDOW = 3
+DISORDER = 16
 
 
 class Fed:
@@ -105,15 +106,35 @@ def test_a_late_observation_is_put_in_its_place_and_scored_there():
     assert fed.windows(("a", 6, 60.0)) == {0: [4, 5, 6]}
 
 
-def test_one_that_is_too_late_is_refused_by_time_and_by_place():
+def test_one_that_is_too_late_is_refused():
     fed = Fed(lateness=30.0)
     fed.push(*(("a", i, 10.0 * i) for i in range(10)))
     assert fed.outcomes(("a", 0, 59.9)) == ["LATE"]
     assert fed.outcomes(("a", 0, 65.0)) == ["TAKEN"]
-    dense = Fed(lateness=1e9)
-    dense.push(*(("a", i, float(i)) for i in range(40)))
-    assert dense.outcomes(("a", 0, 39.5 - RECALL)) == ["TAKEN"]
-    assert dense.outcomes(("a", 0, 37.5 - RECALL)) == ["LATE"]
+
+
+@pytest.mark.parametrize("disorder", [0, 5, 64, 300])
+def test_one_that_more_others_have_overtaken_than_may_is_refused_though_it_is_not_late(disorder):
+    fed = Fed(lateness=1e9, disorder=disorder)
+    fed.push(*(("a", i, float(i)) for i in range(400)))
+    pushed = fed.push(("a", 0, 398.5 - disorder), published=400.0)
+    assert (pushed.outcomes.tolist(), pushed.by.tolist()) == ([Outcome.OVERTAKEN], [disorder + 1])
+    pushed = fed.push(("a", 0, 399.5 - disorder), published=400.0)
+    assert (pushed.outcomes.tolist(), len(pushed.due)) == ([Outcome.TAKEN], 1)
+
+
+def test_by_default_a_burst_of_64_may_come_before_one_that_is_within_the_lateness():
+    fed = Fed(lateness=60.0)
+    fed.push(*(("a", i, 0.5 * i) for i in range(100)))
+    assert fed.windows(("a", 0, 17.8)) == {0: [34, 35, 0]}
+
+
+def test_what_is_refused_is_told_by_how_much():
+    fed = Fed(lateness=30.0, max_ahead=3600.0)
+    fed.push(("a", 0, 100.0), ("a", 0, 110.0), published=200.0)
+    pushed = fed.push(("a", 0, 70.0), ("a", 0, 5_000.0), ("a", 0, 111.0), published=200.0)
+    assert pushed.outcomes.tolist() == [Outcome.LATE, Outcome.AHEAD, Outcome.TAKEN]
+    assert pushed.by.tolist() == [40.0, 4_800.0, 0.0]
 
 
 def test_the_same_at_the_same_time_is_a_duplicate_and_another_value_is_not():
@@ -145,7 +166,7 @@ def test_kafka_times_of_years_ahead_neither_begin_a_window_nor_hide_a_gap_that_c
     after = untimed(fed, *(50.0 + 10.0 * i for i in range(10)))
     assert (after.begun, len(after.due)) == (0, 10)
     assert untimed(fed, *(5_000.0 + 10.0 * i for i in range(5))).begun == 1
-    assert fed.tails._newest[fed.slots["a"]] == 5_040.0
+    assert fed.tails._read.newest[fed.slots["a"]] == 5_040.0
 
 
 def test_kafka_times_that_are_behind_for_a_moment_begin_no_window():
@@ -196,7 +217,7 @@ def test_late_ones_that_go_on_as_fast_as_they_are_published_are_a_clock_that_was
 
 @pytest.mark.parametrize("pace", [0.0, 0.001, 0.2, 0.49])
 def test_what_is_sent_again_comes_faster_and_is_not_taken_again(pace):
-    fed = Fed(window=16)
+    fed = Fed(window=16, disorder=DISORDER)
     sent = [("a", i, 10.0 * i) for i in range(400)]
     fed.push(*sent, published=4000.0)
     count = {"LATE": 0, "DUPLICATE": 0}
@@ -204,7 +225,7 @@ def test_what_is_sent_again_comes_faster_and_is_not_taken_again(pace):
         pushed = fed.push(each, published=4000.0 + 10.0 * pace * at)
         count[Outcome(pushed.outcomes[0]).name] += 1
         assert (len(pushed.due), pushed.begun) == (0, 0)
-    assert count == {"LATE": 200 - 16 - RECALL, "DUPLICATE": 16 + RECALL}
+    assert count == {"LATE": 200 - 16 - DISORDER, "DUPLICATE": 16 + DISORDER}
     assert fed.windows(("a", 400, 4000.0), published=9000.0) == {0: list(range(385, 401))}
 
 
@@ -307,14 +328,15 @@ def test_clocks_that_jump_again_and_again_cost_nothing():
     window=st.integers(1, 5),
     stride=st.integers(1, 3),
     max_gap=st.sampled_from([None, 10.0, 25.0]),
+    disorder=st.sampled_from([0, 4, 64]),
     timed=st.one_of(st.just([True] * 80), st.lists(st.booleans(), min_size=80, max_size=80)),
 )
 @settings(deadline=None, max_examples=300)
 def test_a_stream_that_is_taken_up_again_goes_on_as_if_it_had_not_stopped(
-    steps, paces, cut, window, stride, max_gap, timed
+    steps, paces, cut, window, stride, max_gap, disorder, timed
 ):
     """Whatever the order of its times: late ones, duplicates, gaps, jumps; and however it is cut into chunks."""
-    options = {"lateness": 20.0, "max_gap": max_gap, "reset_after": 4, "stride": stride}
+    options = {"lateness": 20.0, "max_gap": max_gap, "reset_after": 4, "stride": stride, "disorder": disorder}
     times, published = np.cumsum(steps).tolist(), (1e6 + np.cumsum(paces)).tolist()
     observations = [("a", float(time % 3), float(time)) for time in times]
     undisturbed, chunked = Fed(window, **options), Fed(window, **options)
@@ -345,13 +367,13 @@ def test_a_stream_that_is_taken_up_again_goes_on_as_if_it_had_not_stopped(
 
 @pytest.mark.parametrize("back", range(15, 60, 4))
 def test_an_old_duplicate_is_the_same_before_a_restart_and_after(back):
-    before, after = Fed(window=16), Fed(window=16)
+    before, after = Fed(window=16, disorder=DISORDER), Fed(window=16, disorder=DISORDER)
     sent = [("a", i, 10.0 * i) for i in range(200)]
     before.push(*sent)
     slots = np.array([before.slots["a"]])
     before.tails.settle(before.tails.snapshot(slots), np.ones(1, np.bool_))
     after.slots["a"] = after.tails.open(before.tails.judged(before.slots["a"]))
-    expected = "DUPLICATE" if back <= 16 + RECALL else "LATE"
+    expected = "DUPLICATE" if back <= 16 + DISORDER else "LATE"
     assert before.outcomes(sent[-back]) == after.outcomes(sent[-back]) == [expected]
 
 
