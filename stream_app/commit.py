@@ -18,7 +18,7 @@ from stream_app.log import get_logger
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher, wait_for_acknowledgements
 from stream_app.records import TopicPartition
-from stream_app.state import Place, Store, StreamState
+from stream_app.state import Mark, Place, Store, StreamState
 from stream_app.streams import Streams
 
 log = get_logger(__name__)
@@ -47,6 +47,7 @@ class _Change(NamedTuple):
     streams: Streams
     place: Place
     states: dict[str, StreamState]
+    mark: Mark | None
 
 
 class CommitCycle:
@@ -88,25 +89,27 @@ class CommitCycle:
                 if offset is not None and owner.sound:
                     offsets[tp] = offset
                     states = owner.streams.take_changes(self._ledger.committed(tp))
-                    changes.append(_Change(owner.streams, (owner.detector, *tp), states))
+                    mark = owner.streams.mark(offset)
+                    changes.append(_Change(owner.streams, (owner.detector, *tp), states, mark))
         if not offsets:
             return {}, True
         await wait_for_acknowledgements(self._publisher.take_unacknowledged(), self._publish_timeout)
         return offsets, await self._save(changes)
 
     async def _save(self, changes: Sequence[_Change]) -> bool:
-        told = {change.place: change for change in changes if change.states}
+        marks = {change.place: change.mark for change in changes if change.mark is not None}
         saved: dict[Place, list[str]] = defaultdict(list)
         epochs: dict[Place, bytes | None] = {}
         try:
-            for states, whole in _in_calls(list(told.values())):
-                epochs |= await self._store.save(states, {place: told[place].streams.epoch for place in whole})
+            for states, whole in _in_calls(changes):
+                epochs |= await self._store.save(states, {place: marks[place] for place in whole if place in marks})
                 for place, some in states.items():
                     saved[place].extend(some)
         except RedisUnavailable as error:
             metrics.STORE_ERRORS.inc()
             log.warning("thresholds can't be saved; going on, and marking events as degraded", error=str(error))
-        flushed = [place for place, epoch in epochs.items() if not told[place].streams.check(epoch)]
+        streams = {change.place: change.streams for change in changes}
+        flushed = [place for place, epoch in epochs.items() if not streams[place].check(epoch, marks[place])]
         for change in changes:
             names = saved[change.place]
             change.streams.settle_changes(names, change.states.keys() - set(names))

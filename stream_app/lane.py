@@ -181,23 +181,24 @@ class Lane:
 
     async def _recall(self, first: Chunk) -> None:
         """Where windows are lost: reads again what came before a chunk whose streams are made sure of."""
-        limit = self._services.settings.sequence.rebuild_records
-        if not await self.streams.are_lost() or not limit:
+        offsets = await self.streams.to_read_again(first.records[0].offset)
+        if offsets is None:
             return
-        loop, services, read = asyncio.get_running_loop(), self._services, 0
+        loop, services, read, whole = asyncio.get_running_loop(), self._services, 0, True
         try:
-            async for chunk in services.history(self._tp, first.records[0].offset, limit):
+            async for chunk in services.history(self._tp, offsets.stop, len(offsets)):
                 decoded = await loop.run_in_executor(services.decode_threads, self._route.decoder.decode, chunk)
                 await self.streams.recall(chunk, decoded)
                 read += len(chunk)
         except BrokerUnavailable as error:
+            whole = False
             log.warning("the rest of the windows can't be read again and begins anew", error=str(error))
         log.info(
             "windows were read again",
             topic=self._tp.topic,
             partition=self._tp.partition,
             records=read,
-            streams=self.streams.end_recall(),
+            streams=self.streams.end_recall(whole),
         )
 
     async def _finish_next(self) -> None:

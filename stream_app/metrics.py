@@ -106,6 +106,13 @@ STATES_LOST = Counter(
     ["topic"],
     registry=REGISTRY,
 )
+STATES_BEHIND = Counter(
+    "ganomaly_states_behind",
+    "Times that the states of a partition in Redis were older than its committed offsets: Redis was away when the last "
+    "records were judged, and the worker ended before it was back.",
+    ["topic"],
+    registry=REGISTRY,
+)
 STORE_ERRORS = Counter("ganomaly_store_errors", "Round trips to Redis that failed.", registry=REGISTRY)
 STATES_CORRUPT = Counter(
     "ganomaly_states_corrupt",

@@ -23,6 +23,7 @@ class Stream:
     in_hand: int = 0  # chunks that were read and not judged yet
     used: float = 0.0  # seconds on a monotonic clock
     restored: bool = True  # false when Redis could not say whether there is an older state
+    stored: bool = False  # Redis has a state, maybe an older one
     overwrites: bool = False  # the partition's offsets began anew
 
 
@@ -103,17 +104,17 @@ class Residents:
         while len(self._left) > self._most:
             self._left.popitem(last=False)
 
-    def drop(self, among: Iterable[str] | None = None) -> list[str]:
+    def drop(self, among: Iterable[str] | None = None) -> list[Stream]:
         """Lets those leave that are beyond the limit, saved or not; of `among` only, in its order, where it is told."""
         surplus = max(0, len(self._streams) - self._most)
         leaving = [name for name in (self._streams if among is None else among) if self._may_leave(name)][:surplus]
-        for name in leaving:
-            self._leave(name)
-        return leaving
+        return [self._leave(name) for name in leaving]
 
     def _may_leave(self, name: str) -> bool:
         return not self._streams[name].in_hand and name not in self._reserved
 
-    def _leave(self, name: str) -> None:
+    def _leave(self, name: str) -> Stream:
         self.changed.discard(name)
-        self._on_leaving(name, self._streams.pop(name))
+        stream = self._streams.pop(name)
+        self._on_leaving(name, stream)
+        return stream

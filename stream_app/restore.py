@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stream_app import metrics
+from stream_app.completeness import Completeness
 from stream_app.decode import InputSpec
 from stream_app.episodes import Episode
 from stream_app.log import get_logger
@@ -38,10 +39,11 @@ class Restorer:
     is counted; the log has the first of each part.
     """
 
-    def __init__(self, settings: Settings, spec: InputSpec, start: int) -> None:
+    def __init__(self, settings: Settings, spec: InputSpec, start: int, completeness: Completeness) -> None:
         self._settings = settings
         self._spec = spec
         self._start = start
+        self._completeness = completeness
         self._said: set[str] = set()
 
     def restore(self, name: str, state: StreamState) -> Saved:
@@ -71,7 +73,7 @@ class Restorer:
         return Saved(threshold, episode, self._tail(name, state), state.offset, overwrites=False)
 
     def _tail(self, name: str, state: StreamState) -> Tail | None:
-        if not state.tail:
+        if not state.tail or not self._completeness.is_whole(state.offset):
             return None
         tail = self._part("window", name, lambda: Tail.from_bytes(state.tail), lambda: None)
         if tail is None or tail.rows.shape[1] == self._spec.shape[1]:

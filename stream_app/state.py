@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Place = tuple[str, str, int]  # detector, topic, partition
 
@@ -65,6 +65,28 @@ class StreamState:
         return cls(state[start:threshold_end], state[threshold_end:window_end], state[window_end:], offset, floor)
 
 
+class Mark(NamedTuple):
+    """What the store says of a partition's states.
+
+    Those of another `epoch` are others: the ones from before are gone. What was learned of every record below
+    `complete` is in them, except that of records below `whole_from` some may be lost.
+    """
+
+    epoch: bytes | None  # None for no states yet
+    complete: int
+    whole_from: int = 0
+
+    def to_bytes(self) -> bytes:
+        """The epoch, if there is one, and the numbers, separated by spaces."""
+        return b"%s %d %d" % (self.epoch or b"", self.complete, self.whole_from)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Mark:
+        """Reads what `to_bytes` wrote with an epoch. Raises ValueError for anything else."""
+        epoch, complete, whole_from = data.split()
+        return cls(epoch, int(complete), int(whole_from))
+
+
 class Store(Protocol):
     """Where states are kept between workers."""
 
@@ -73,11 +95,8 @@ class Store(Protocol):
         """False for a while after it did not answer."""
         ...
 
-    async def epoch(self, place: Place) -> bytes | None:
-        """The mark of a partition's states: another one, or none, says that those from before are gone.
-
-        Raises RedisUnavailable.
-        """
+    async def mark(self, place: Place) -> Mark | None:
+        """The mark of a partition's states; None where there are none. Raises RedisUnavailable."""
         ...
 
     async def load(self, place: Place, streams: list[str]) -> dict[str, StreamState]:
@@ -85,10 +104,11 @@ class Store(Protocol):
         ...
 
     async def save(
-        self, changes: Mapping[Place, Mapping[str, StreamState]], epochs: Mapping[Place, bytes | None]
+        self, changes: Mapping[Place, Mapping[str, StreamState]], marks: Mapping[Place, Mark]
     ) -> dict[Place, bytes | None]:
-        """Saves states, and returns the epoch that each partition of `epochs` has now. Raises RedisUnavailable.
+        """Saves states and marks, and returns the epoch that each partition of `marks` has now.
 
-        A partition without the epoch that is expected stays without one; where None is expected it has one afterwards.
+        A partition without the epoch that is expected keeps its mark, or none; where None is expected it has one
+        afterwards. Raises RedisUnavailable.
         """
         ...

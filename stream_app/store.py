@@ -1,9 +1,10 @@
 """What streams have learned, in Redis: thresholds, windows, episodes, and the offset up to which they have learned.
 
 A key is `{prefix}:{group}:{detector}:{topic}:{partition}:{stream}`, each part percent-encoded; without the stream it
-holds the epoch of the partition's states, and says that those from before are still there. What a consumer group has
-learned is its own affair. The offset is told by partition, so a stream whose records come on several partitions (those
-without a key) has a state on each. The value is `StreamState`'s; the fence reads its offset on the server.
+holds the mark of the partition's states, which says that those from before are still there, and how complete they are.
+What a consumer group has learned is its own affair. The offset is told by partition, so a stream whose records come on
+several partitions (those without a key) has a state on each. The value is `StreamState`'s; the fence reads its offset
+on the server.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stream_app.errors import RedisUnavailable
 from stream_app.metrics import STATES_CORRUPT, STATES_FENCED
 from stream_app.redis_client import address, connect, redis_errors, redis_key
 from stream_app.settings import RedisSettings
-from stream_app.state import Place, StreamState
+from stream_app.state import Mark, Place, StreamState
 
 # Writes each key unless it holds a state of a higher offset. A value that isn't one of ours (pcall: not even a string)
 # doesn't count. ARGV: time to live in milliseconds, then for each key its value, and 1 to write in any case. Answers
@@ -40,14 +41,15 @@ for i = 1, #KEYS do
 end
 return fenced
 """
-# Answers the epoch of a partition's states: makes one where there is none and none was expected, and keeps it alive.
-# ARGV: the epoch that is expected or nothing, the one to make, time to live in milliseconds.
-_KEEP_EPOCH = """
+# Answers the epoch of a partition's states, and says with it how complete they are: makes one where there is none and
+# none was expected. ARGV: the epoch that is expected or nothing, the one to make, the numbers of the mark, time to live
+# in milliseconds.
+_KEEP_MARK = """
 local held = redis.pcall('GET', KEYS[1])
-if type(held) ~= 'string' or held == '' then held = false end
+held = type(held) == 'string' and string.match(held, '^%S+')
 if ARGV[1] ~= '' and held ~= ARGV[1] then return held end
 held = held or ARGV[2]
-redis.call('SET', KEYS[1], held, 'PX', ARGV[3])
+redis.call('SET', KEYS[1], held .. ARGV[3], 'PX', ARGV[4])
 return held
 """
 _KEYS_AT_ONCE = 256  # of a call, so that other clients of the server are not kept waiting
@@ -91,13 +93,16 @@ class StateStore:
             await self._client.aclose()
             self._client = None
 
-    async def epoch(self, place: Place) -> bytes | None:
-        """The mark of the states that were saved of a partition within the last `ttl` seconds; None without any.
+    async def mark(self, place: Place) -> Mark | None:
+        """What was said of the states of a partition within the last `ttl` seconds; None where nothing was.
 
-        Another one than before, or none, says that the states from before are gone. Raises RedisUnavailable.
+        Raises RedisUnavailable.
         """
-        epoch: bytes | None = await self._asked(self._running().get(self._key(*place)))
-        return epoch
+        (value,) = await self._asked(self._running().mget([self._key(*place)]))
+        try:
+            return None if value is None else Mark.from_bytes(value)
+        except ValueError:
+            return None
 
     async def load(self, place: Place, streams: list[str]) -> dict[str, StreamState]:
         """The states of the streams that have one, in one round trip. Values that can't be read count as missing.
@@ -120,18 +125,18 @@ class StateStore:
         return states
 
     async def save(
-        self, changes: Mapping[Place, Mapping[str, StreamState]], epochs: Mapping[Place, bytes | None] | None = None
+        self, changes: Mapping[Place, Mapping[str, StreamState]], marks: Mapping[Place, Mark] | None = None
     ) -> dict[Place, bytes | None]:
-        """Saves the states of streams by their partition for `ttl` seconds, all in one round trip.
+        """Saves the states of streams by their partition for `ttl` seconds, and marks, all in one round trip.
 
-        One of a higher offset stays, unless the new `overwrites`. Returns the epoch of each partition in `epochs`, or
-        of all: where it isn't the one that is expected, what was saved before is gone; where None is expected there is
-        one afterwards. Raises RedisUnavailable; some of the states may then be saved.
+        One of a higher offset stays, unless the new `overwrites`. Returns the epoch of each partition in `marks`: where
+        it isn't the one that is expected, what was saved before is gone, and the mark isn't saved; where None is
+        expected there is one afterwards. Raises RedisUnavailable; some of the states may then be saved.
         """
         milliseconds = max(int(self._settings.ttl * 1000.0), 1)
         saved = [(self._key(*place, name), state) for place, some in changes.items() for name, state in some.items()]
-        expected = dict.fromkeys(changes) if epochs is None else epochs
-        if not saved and not expected:
+        marks = marks or {}
+        if not saved and not marks:
             return {}
         pipeline = self._running().pipeline(transaction=False)
         calls = range(0, len(saved), _KEYS_AT_ONCE)
@@ -143,12 +148,13 @@ class StateStore:
                 for part in (state.to_bytes(), int(state.overwrites or key in self._unreadable))
             ]
             pipeline.eval(_SAVE_UNLESS_NEWER, len(some), *(key for key, _ in some), milliseconds, *values)
-        for place, epoch in expected.items():
-            pipeline.eval(_KEEP_EPOCH, 1, self._key(*place), epoch or b"", uuid4().hex, milliseconds)
+        for place, mark in marks.items():
+            numbers = mark._replace(epoch=None).to_bytes()
+            pipeline.eval(_KEEP_MARK, 1, self._key(*place), mark.epoch or b"", uuid4().hex, numbers, milliseconds)
         answers: list[Any] = await self._asked(pipeline.execute())
         STATES_FENCED.inc(sum(answers[: len(calls)]))
         self._unreadable.difference_update(key for key, _ in saved)
-        return dict(zip(expected, answers[len(calls) :], strict=True))
+        return dict(zip(marks, answers[len(calls) :], strict=True))
 
     def _key(self, detector: str, topic: str, partition: int, *stream: str) -> str:
         """Of a stream, or without one of the note that the partition has states."""

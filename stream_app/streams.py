@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream_app import metrics
 from stream_app.clock import Clock, SystemClock
+from stream_app.completeness import Completeness
 from stream_app.decode import InputSpec
 from stream_app.episodes import Episode
 from stream_app.errors import RedisUnavailable
@@ -26,7 +27,7 @@ from stream_app.records import Chunk, Decoded, Kind, Rejected, Rows, TopicPartit
 from stream_app.residents import Residents, Stream
 from stream_app.restore import Restorer
 from stream_app.settings import Settings
-from stream_app.state import Place, Store, StreamState
+from stream_app.state import Mark, Place, Store, StreamState
 from stream_app.tail import Snapshot, Tail
 from stream_app.tails import Tails
 from stream_app.threshold import StreamThreshold
@@ -88,9 +89,9 @@ class Streams:
         self._place: Place = (detector, tp.topic, tp.partition)
         self._settings = settings
         self._store = store
-        self._start = start  # the first offset of the assignment
         self._spec = spec
-        self._restorer = Restorer(settings, spec, start)
+        self._completeness = Completeness(self._place, start, store, settings.sequence.rebuild_records)
+        self._restorer = Restorer(settings, spec, start, self._completeness)
         self._tails = Tails(spec.shape, settings.sequence) if spec.kind is Kind.SEQUENCE else None
         self._here = Residents(
             self._limit(shares), settings.sequence.forget_after, clock or SystemClock(), self._on_leaving
@@ -98,9 +99,7 @@ class Streams:
         self._labels = TopicLabels(LabelBook() if labels is None else labels, detector, tp.topic)
         self._recalled: OrderedDict[str, None] = OrderedDict()
         self._unasked: dict[str, None] = {}  # streams of which the store has not said whether it has a state
-        self._is_asked = False  # whether the store has the states of this partition
-        self._are_lost = False
-        self.epoch: bytes | None = None  # of the states in the store, None until it is known
+        self._end = start  # everything below has been read
 
     def __getitem__(self, name: str) -> Stream:
         return self._here[name]
@@ -111,17 +110,18 @@ class Streams:
     def __len__(self) -> int:
         return len(self._here)
 
-    async def are_lost(self) -> bool:
-        """Whether windows are lost, and are to be read again before the chunk that was last made sure of.
+    async def to_read_again(self, first: int) -> range | None:
+        """The offsets that windows lack, to be read again before the chunk that was last made sure of; None for none.
 
-        So it is where records came before this assignment of which the store knows nothing, or can't be asked, and
-        after the store was flushed. It is said once.
+        `first` is the offset with which it begins. So it is where records came before this assignment of which the
+        store knows nothing, or can't be asked, or less than was committed, and after it was flushed. It is said once.
         """
-        if not self._is_asked:
-            self._is_asked = True
-            await self._ask()
-        lost, self._are_lost = self._are_lost, False
-        return lost and self._tails is not None
+        await self._completeness.ask()
+        offsets = self._completeness.to_read_again(first)
+        if offsets and self._tails is not None:
+            return offsets
+        self._completeness.end_recall()
+        return None
 
     async def ensure(self, decoded: Decoded) -> None:
         """Makes sure that the streams of a chunk are here, and stay: from the store, or new.
@@ -133,6 +133,7 @@ class Streams:
         if self._store is not None and self._store.may_ask:
             names |= dict.fromkeys(islice(self._unasked, _ASKED_BESIDES))
         self._here.reserve(names)
+        await self._completeness.ask()
         await self._bring(list(names))
 
     def begin(self, names: Iterable[str]) -> None:
@@ -156,6 +157,7 @@ class Streams:
         window.
         """
         offsets = [record.offset for record in chunk.records]
+        self._end = max(self._end, chunk.end)
         read, tails = Read.nothing(), None
         if self._tails is not None and len(decoded.observations.index):
             read = read_observations(chunk, decoded, self._here, self._tails, self._settings.sequence)
@@ -192,6 +194,7 @@ class Streams:
         self._here.reserve(reserved | wanted)
         await self._bring(sorted(wanted))
         names = read_observations(chunk, decoded, self._here, self._tails, self._settings.sequence).names
+        self._end = max(self._end, chunk.end)
         self._tails.settle(self._snapshot(self._tails, names), np.ones(len(names), np.bool_))
         for name in names:
             stream = self._here[name]
@@ -203,11 +206,21 @@ class Streams:
         self._drop("they were read again for a Redis that lost them", self._recalled)
         self._recalled = OrderedDict.fromkeys(name for name in self._recalled if name in self._here)
 
-    def end_recall(self) -> int:
-        """Notes that what came before has been read again; returns how many streams came back so."""
+    def end_recall(self, whole: bool) -> int:
+        """Notes that what came before has been read again; returns how many streams came back so.
+
+        Unless that is the `whole` of it, windows may have holes, and begin anew.
+        """
         self._here.put_first(reversed(self._recalled))
         count = len(self._recalled)
         self._recalled.clear()
+        if not whole:
+            self._completeness.note_loss(self._end)
+            for name in self._here:
+                stream = self._here[name]
+                if self._tails is not None and stream.slot is not None and not stream.in_hand:
+                    self._tails.restore(stream.slot, None)
+        self._completeness.end_recall()
         return count
 
     def settle(self, taken: Taken) -> None:
@@ -239,6 +252,10 @@ class Streams:
         self._here.changed.difference_update(ready)
         return {name: self._state(self._here[name], floor) for name in ready}
 
+    def mark(self, offset: int) -> Mark | None:
+        """What to say of the states once the last `take_changes` are saved, and the offset is to be committed."""
+        return self._completeness.mark(offset, left_out=bool(self._here.changed))
+
     def settle_changes(self, saved: Collection[str], unsaved: Collection[str]) -> None:
         """Notes which changes are saved, and takes the others back.
 
@@ -248,51 +265,26 @@ class Streams:
         self._here.changed.update(name for name in unsaved if name in self._here)
         for name in saved:
             if (stream := self._here.get(name)) is not None:
-                stream.overwrites = False
+                stream.overwrites, stream.stored = False, True
         self._here.forget_saved()
         if unsaved or self._unasked:
             self._drop("Redis is away, so that they can't be saved")
 
-    def check(self, epoch: bytes | None) -> bool:
-        """Takes the epoch that a save has found. False where the states from before are gone: all are to be saved."""
-        if self.epoch is None or epoch == self.epoch:
-            self.epoch = epoch
-            return True
-        self._note_loss()
-        return False
+    def check(self, epoch: bytes | None, mark: Mark) -> bool:
+        """Takes the epoch that a save with this mark has found.
 
-    async def _ask(self) -> None:
-        if self._store is None:
-            return
-        try:
-            epoch = await self._store.epoch(self._place)
-        except RedisUnavailable:
-            self._are_lost = self._start > 0
-            return
-        self.epoch = epoch or None
-        if epoch is None and self._start > 0:
-            self._are_lost = True
-            metrics.STATES_LOST.labels(self._place[1]).inc()
-            log.warning(
-                "Redis knows nothing of a partition that has records from before: its windows are read again, and its "
-                "thresholds begin with the model's own calibration",
-                **self._where(),
-            )
+        False where the states from before are gone: all are to be saved.
+        """
+        is_there = self._completeness.check(epoch, mark)
+        if not is_there:
+            self._save_all()
+        return is_there
 
-    def _note_loss(self) -> None:
-        """The store was flushed: what is here is saved again, and the windows of what left are read again."""
-        self.epoch, self._are_lost = None, True
+    def _save_all(self) -> None:
+        """The store has nothing any more."""
         self._here.changed.update(self._here)
-        metrics.STATES_LOST.labels(self._place[1]).inc()
-        log.warning(
-            "Redis has lost what was saved of a partition: streams in memory are saved again; the windows of others "
-            "are read again, and their thresholds begin with the model's own calibration",
-            streams=len(self._here),
-            **self._where(),
-        )
-
-    def _where(self) -> dict[str, str | int]:
-        return {"topic": self._place[1], "partition": self._place[2]}
+        for name in self._here:
+            self._here[name].stored = False
 
     async def _bring(self, names: Sequence[str]) -> None:
         """Makes sure that streams are here, which must be reserved: what is awaited here lets others leave."""
@@ -326,11 +318,10 @@ class Streams:
         """Streams that left the memory came back, and the store has nothing of them."""
         metrics.STREAMS_LOST.inc(count)
         log.warning("streams came back of which Redis has lost the state; they begin anew", streams=count)
-        if self._store is None or self.epoch is None:
-            return
         try:
-            if await self._store.epoch(self._place) != self.epoch:
-                self._note_loss()
+            if await self._completeness.is_flushed():
+                self._completeness.note_flush()
+                self._save_all()
         except RedisUnavailable:
             return  # the next save finds out
 
@@ -341,6 +332,8 @@ class Streams:
                 f"more streams than sequence.max_streams or max_bytes: {why}; they begin anew", streams=len(lost)
             )
             metrics.STREAMS_LOST.inc(len(lost))
+        if any(stream.stored or not stream.restored for stream in lost):
+            self._completeness.note_loss(self._end)
 
     def _limit(self, shares: int) -> int:
         sequence = self._settings.sequence
@@ -384,7 +377,7 @@ class Streams:
         else:
             here.threshold, here.episode = saved.threshold, saved.episode
             self._catch_up(here, saved.offset, saved.tail)
-        here.overwrites, here.restored = saved.overwrites, True
+        here.overwrites, here.restored, here.stored = saved.overwrites, True, True
 
     def _heed_labels_of(self, name: str, threshold: StreamThreshold) -> None:
         threshold.heed(self._labels.marks(name), self._settings.labels.max_shift)

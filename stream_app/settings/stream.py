@@ -159,7 +159,8 @@ class SequenceSettings(Section):
     max_bytes: Bytes = Field(1 << 30, description="of memory for the windows of all streams")
     forget_after: PositiveSeconds = Field(3600.0, description="a stream that is silent for so long leaves the memory")
     rebuild_records: Annotated[int, Field(ge=0)] = Field(
-        50_000, description="records of a partition that are read again when Redis has lost its windows"
+        50_000,
+        description="records of a partition that are read again at most when Redis lacks its windows, or their last",
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -239,6 +241,84 @@ async def test_redis_flushed_under_a_running_worker_costs_no_stream_its_threshol
         assert len(by_stream[name]) == 7
         assert by_stream[name][-1]["policy"]["observations"] == 6
     assert counted("states_lost", sequences) == 1
+
+
+class Relay:
+    """A way to Redis that can be closed."""
+
+    def __init__(self, url):
+        self._host, _, port = url.rpartition("@")[2].removeprefix("redis://").partition("/")[0].partition(":")
+        self._port = int(port or 6379)
+        self._wires = []
+        self.is_open = True
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self.close()
+        self._server.close()
+
+    def close(self):
+        self.is_open = False
+        for wire in self._wires:
+            wire.transport.abort()
+
+    async def _forward(self, reader, writer):
+        if not self.is_open:
+            writer.close()
+            return
+        up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        self._wires += [writer, up_writer]
+        await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+
+    async def _pump(self, reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+
+@pytest.mark.skipif("GANOMALY_REDIS__URL" in os.environ, reason="the relay speaks to a Redis without password and TLS")
+async def test_a_redis_that_was_away_until_the_worker_ended_leaves_no_hole_in_a_window(
+    client, stream_settings, running_worker, flow, registry_url, servers
+):
+    async with Relay(servers.redis.url.get_secret_value()) as relay:
+        settings = stream_settings(
+            scores={"publish": True}, redis={"url": relay.url, "retry_after": 0.1}, kafka={"partitions": 1}
+        )
+        await ensure_topics(settings)
+        _, sequences = topics(settings)
+
+        def publish(name, rows):
+            return asyncio.to_thread(
+                client.publish, sequences, [raw_window(flow[row], key=name, partition=0) for row in rows]
+            )
+
+        async with running_worker(settings):
+            await publish("old", range(20))
+            await read(client, settings.topics.scores, count(5))
+            await asyncio.sleep(0.5)  # a commit
+            relay.close()
+            await publish("old", range(20, 30))
+            await publish("new", range(20))
+            await read(client, settings.topics.scores, count(20))
+            async with asyncio.timeout(10):
+                while REGISTRY.get_sample_value("ganomaly_degraded") != 1:
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)  # another commit
+        relay.is_open = True
+        await publish("old", range(30, 33))
+        await publish("new", range(20, 23))
+        async with running_worker(settings):
+            events = bodies(await read(client, settings.topics.scores, count(26)))[20:]
+    assert [event["record"]["offset"] for event in events] == list(range(50, 56))  # all others were committed
+    scores = {name: [event["score"] for event in events if event["stream"] == name] for name in ("old", "new")}
+    np.testing.assert_allclose(scores["old"], scores_of(registry_url, windows_of(flow, range(30, 33))), atol=1e-5)
+    np.testing.assert_allclose(scores["new"], scores_of(registry_url, windows_of(flow, range(20, 23))), atol=1e-5)
+    assert counted("states_behind", sequences) == 1
 
 
 async def test_a_stream_that_left_the_memory_comes_back_with_its_window(

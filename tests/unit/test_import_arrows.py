@@ -23,7 +23,7 @@ ORDER = (
     *("batching", "scoring", "shadow"),
     *("pace", "pareto", "dependence", "corrections", "threshold"),
     *("events", "episodes", "residents", "alerts", "tail", "windows", "tails", "observations"),
-    *("restore", "label_book", "streams", "judge", "announce"),
+    *("completeness", "restore", "label_book", "streams", "judge", "announce"),
     *("labels", "updates", "publish", "store", "commit", "transport"),
     "drift",
     *("lane", "pipeline", "offline", "version_cache", "versions", "challengers", "service"),
@@ -48,7 +48,7 @@ PURE = (
         "tails",
         "observations",
     ),
-    *("restore", "label_book", "streams", "judge", "announce"),
+    *("completeness", "restore", "label_book", "streams", "judge", "announce"),
 )
 # What the trainer shares with the worker, because it must read a record exactly as the worker does.
 SHARED_WITH_TRAINING = {"clock", "decode", "errors", "files", "records", "settings", "threshold"}

@@ -13,7 +13,7 @@ from stream_app.errors import PublishFault, RedisUnavailable
 from stream_app.offsets import OffsetLedger
 from stream_app.publish import Publisher
 from stream_app.records import Chunk, TopicPartition
-from stream_app.state import StreamState
+from stream_app.state import Mark, StreamState
 from tests.unit.stream_app.raw import TP, Record
 
 
@@ -26,6 +26,7 @@ class Journal:
         self.redis_away = False
         self.answers = None  # it is away after so many
         self.saved = []
+        self.marks = {}
         self.epoch = b"first"
         self.degraded = False
 
@@ -36,12 +37,13 @@ class Journal:
 
         return asyncio.ensure_future(acknowledged())
 
-    async def save(self, changes, epochs):
+    async def save(self, changes, marks):
         if self.redis_away or len(self.saved) == self.answers:
             raise RedisUnavailable("away")
         self.saved.append(changes)
         self.lines.append(f"saved { {place: sorted(states) for place, states in changes.items()} }")
-        return dict.fromkeys(epochs, self.epoch)
+        self.marks |= marks
+        return dict.fromkeys(marks, self.epoch)
 
 
 @dataclass
@@ -61,7 +63,10 @@ class States:
 
     epoch: bytes | None = None
 
-    def check(self, epoch):
+    def mark(self, offset):
+        return Mark(self.epoch, offset)
+
+    def check(self, epoch, mark):
         known, self.epoch = self.epoch, epoch
         if known in (None, epoch):
             return True
@@ -197,3 +202,4 @@ async def test_what_is_too_much_for_one_round_trip_goes_in_several_and_what_went
     await commit.prepare({TP: lane})
     assert lane.streams.saved == names
     assert lane.streams.epoch == journal.epoch
+    assert journal.marks == {("images", *TP): Mark(None, 10)}

@@ -17,7 +17,7 @@ from stream_app.metrics import REGISTRY
 from stream_app.records import Kind
 from stream_app.scoring import ScoredRows
 from stream_app.settings import Settings
-from stream_app.state import StreamState
+from stream_app.state import Mark, StreamState
 from stream_app.streams import Streams
 from tests.unit.stream_app.raw import TP, chunk_of, json, raw
 
@@ -33,14 +33,14 @@ class FaultyStore:
 
     def __init__(self):
         self.states: dict[str, StreamState] = {}
-        self.held: bytes | None = None  # its epoch
+        self.held: Mark | None = None
         self.flushed = 0
         self.meanwhile = None  # what happens while it is asked
         self.away = False
         self.may_ask = True
         self.asked: list[list[str]] = []
 
-    async def epoch(self, place):
+    async def mark(self, place):
         if self.away:
             raise RedisUnavailable("away")
         return self.held
@@ -53,12 +53,15 @@ class FaultyStore:
             await self.meanwhile()
         return {name: self.states[name] for name in streams if name in self.states}
 
-    async def save(self, changes, epochs):
+    async def save(self, changes, marks):
+        if self.away:
+            raise RedisUnavailable("away")
         for states in changes.values():
             self.states.update(states)
-        if epochs.get(("sequences", *TP)) in (None, self.held):
-            self.held = self.held or b"%d" % self.flushed
-        return dict.fromkeys(changes, self.held)
+        for mark in marks.values():
+            if mark.epoch in (None, self.held and self.held.epoch):
+                self.held = mark._replace(epoch=self.held.epoch if self.held else b"%d" % self.flushed)
+        return dict.fromkeys(marks, self.held and self.held.epoch)
 
     def flush(self):
         self.states, self.held, self.flushed = {}, None, self.flushed + 1
@@ -75,6 +78,7 @@ class Partition:
         self.clock = ManualClock()
         self.streams = Streams("sequences", TP, spec, self.settings, store, start, shares=shares, clock=self.clock)
         self.decoder = Decoder(spec, self.settings.limits)
+        self.end = start  # of what was judged
 
     async def read(self, text, first=0):
         """Takes a chunk with an observation for each letter, the stream's name; returns what judging needs."""
@@ -86,6 +90,7 @@ class Partition:
 
     def judge(self, read):
         chunk, decoded, taken = read
+        self.end = chunk.end
         values = np.full(len(taken.rows.index), 0.1, np.float32)
         return judge(
             "sequences", chunk, decoded, taken, ScoredRows(values, {}, SimpleNamespace(version="v1")), self.streams
@@ -97,19 +102,27 @@ class Partition:
     async def save(self, floor=0):
         """As the commit cycle does it, but once."""
         changes = self.streams.take_changes(floor)
-        if changes:
-            place = ("sequences", *TP)
-            epochs = await self.store.save({place: changes}, {place: self.streams.epoch})
-            self.streams.check(epochs[place])
+        mark, place = self.streams.mark(self.end), ("sequences", *TP)
+        try:
+            epochs = await self.store.save({place: changes}, {place: mark} if mark else {})
+        except RedisUnavailable:
+            self.streams.settle_changes((), changes)
+            return []
+        for epoch in epochs.values():
+            self.streams.check(epoch, mark)
         self.streams.settle_changes(changes, ())
         return sorted(changes)
+
+    async def is_lost(self):
+        """Whether windows are to be read again before what comes next."""
+        return await self.streams.to_read_again(self.end) is not None
 
     async def recall(self, text, first=0):
         """Reads again what came before, as a lane does it."""
         records = [raw(np.full(self.features, float(i), np.float32), key=name.encode()) for i, name in enumerate(text)]
         chunk = chunk_of(*records, first=first)
         await self.streams.recall(chunk, self.decoder.decode(chunk))
-        return self.streams.end_recall()
+        return self.streams.end_recall(whole=True)
 
 
 async def test_what_was_saved_is_taken_up_again():
@@ -297,6 +310,109 @@ async def test_without_redis_the_memory_is_still_bounded_and_what_is_lost_is_cou
     assert REGISTRY.get_sample_value("ganomaly_streams_lost_total") == before + 2
 
 
+async def through_an_outage(store, text, **sections):
+    """A worker that has saved eight observations ends after an outage in which it judged the rest."""
+    before = Partition(store, **sections)
+    await before.feed(text[:8])
+    await before.save()
+    store.away = True
+    await before.feed(text[8:], first=8)
+    await before.save()
+    store.away = False
+    return Partition(store, start=len(text), **sections)
+
+
+async def test_where_states_are_older_than_the_committed_offsets_what_lies_between_is_read_again():
+    before = counted("states_behind", topic=TP.topic)
+    after = await through_an_outage(FaultyStore(), "aaaabbbbaaaacc")
+    chunk = chunk_of(*(raw(np.full(1, -1.0, np.float32), key=name.encode()) for name in "abc"), first=14)
+    decoded = after.decoder.decode(chunk)
+    await after.streams.ensure(decoded)
+    assert await after.streams.to_read_again(14) == range(8, 14)
+    assert await after.recall("aaaacc", first=8) == 2
+    taken = after.streams.take(chunk, decoded)
+    assert taken.rows.data[:, :, 0].tolist() == [[2, 3, -1], [6, 7, -1], [4, 5, -1]]
+    after.judge((chunk, decoded, taken))
+    await after.save()
+    assert after.store.held.complete == 17
+    assert not await Partition(after.store, start=17).is_lost()
+    assert counted("states_behind", topic=TP.topic) == before + 1
+
+
+async def test_where_that_is_too_far_back_windows_begin_anew_rather_than_with_a_hole():
+    store = FaultyStore()
+    after = await through_an_outage(store, "aaaabbbbaaaacc", sequence={"rebuild_records": 3})
+    chunk = chunk_of(*(raw(np.zeros(1, np.float32), key=name.encode()) for name in "abc"), first=14)
+    decoded = after.decoder.decode(chunk)
+    await after.streams.ensure(decoded)
+    assert await after.streams.to_read_again(14) == range(11, 14)
+    await after.recall("acc", first=11)
+    taken = after.streams.take(chunk, decoded)
+    assert taken.rows.index.tolist() == [2]
+    after.judge((chunk, decoded, taken))
+    await after.save()
+    assert (store.held.complete, store.held.whole_from) == (17, 11)
+    assert await Partition(store, start=17).feed("bb", first=17) == [18]
+
+
+async def test_when_nothing_is_to_be_read_again_all_windows_that_may_have_a_hole_begin_anew():
+    after = await through_an_outage(FaultyStore(), "aaaabbbbaaaacc", sequence={"rebuild_records": 0})
+    assert await after.feed("aaa", first=14) == [16]
+    assert not await after.is_lost()
+
+
+async def test_a_window_that_can_only_be_read_again_in_part_begins_anew():
+    after = await through_an_outage(FaultyStore(), "aaaabbbbaaaacc")
+    chunk = chunk_of(*(raw(np.zeros(1, np.float32), key=name.encode()) for name in "aaab"), first=14)
+    decoded = after.decoder.decode(chunk)
+    await after.streams.ensure(decoded)
+    await after.streams.to_read_again(14)
+    part = chunk_of(raw(np.zeros(1, np.float32), key=b"a"), first=8)
+    await after.streams.recall(part, after.decoder.decode(part))
+    after.streams.end_recall(whole=False)
+    assert after.streams.take(chunk, decoded).rows.index.tolist() == [2]
+
+
+async def test_a_stream_that_had_to_leave_unsaved_begins_anew_and_not_with_the_window_of_before():
+    store = FaultyStore()
+    partition = Partition(store, sequence={"max_streams": 1})
+    await partition.feed("aaaa")
+    await partition.save()
+    store.away = True
+    await partition.feed("ab", first=4)
+    await partition.save()
+    store.away = False
+    await partition.feed("b", first=6)
+    await partition.save()
+    assert "a" not in partition.streams
+    assert await partition.feed("aaa", first=7) == [9]
+    assert partition.streams["a"].threshold.observations == 3
+
+
+async def test_states_are_no_more_complete_while_a_stream_is_not_asked_for_or_windows_are_read_again():
+    store = FaultyStore()
+    store.away = True
+    partition = Partition(store, start=3)
+    await partition.feed("ab", first=3)
+    assert partition.streams.mark(5) is None
+    store.away = False
+    await partition.feed("c", first=5)
+    assert partition.streams.mark(6).complete == 0
+    partition.streams.take_changes(floor=0)
+    assert await partition.is_lost()
+    assert partition.streams.mark(6).complete == 0
+    partition.streams.end_recall(whole=True)
+    assert partition.streams.mark(6).complete == 6
+
+
+async def test_what_comes_again_is_not_lost_where_a_group_was_put_back_or_a_topic_made_again():
+    store = FaultyStore()
+    store.held = Mark(b"epoch", 1_000, whole_from=900)
+    store.states = {"a": replace(await saved_state(FaultyStore()), offset=120)}
+    after = Partition(store, start=121)
+    assert await after.feed("a", first=121) == [121]
+
+
 async def test_streams_that_began_while_redis_was_away_are_saved_and_may_leave_though_they_are_silent_since():
     store = FaultyStore()
     before = Partition(store)
@@ -333,9 +449,9 @@ async def test_of_streams_beyond_the_limit_those_that_are_saved_leave_before_tho
 )
 async def test_windows_are_lost_where_records_came_before_that_redis_knows_nothing_of(start, known, away, lost):
     store = FaultyStore()
-    store.held = b"epoch" if known else None
+    store.held = Mark(b"epoch", start) if known else None
     store.away = away
-    assert await Partition(store, start=start).streams.are_lost() is lost
+    assert await Partition(store, start=start).is_lost() is lost
 
 
 async def test_what_is_read_again_fills_windows_is_saved_and_teaches_nothing():
@@ -362,7 +478,7 @@ async def test_what_is_read_again_keeps_to_the_limit_and_says_what_is_lost():
         chunk = chunk_of(*(raw(np.zeros(1, np.float32), key=name.encode()) for name in text), first=3 * first)
         await partition.streams.recall(chunk, partition.decoder.decode(chunk))
         assert len(partition.streams) == 2
-    assert partition.streams.end_recall() == 2
+    assert partition.streams.end_recall(whole=True) == 2
     assert [name in partition.streams for name in "abcde"] == [False, False, False, True, True]
     assert counted("streams_lost") == before + 3
 
@@ -429,21 +545,21 @@ async def test_after_a_flush_what_is_here_is_saved_again_and_what_left_is_to_be_
     partition = Partition(FaultyStore(), sequence={"max_streams": 2})
     await partition.feed("aaabbbccc")
     await partition.save()
-    assert not await partition.streams.are_lost()
+    assert not await partition.is_lost()
     before = counted("states_lost", topic=TP.topic)
     partition.store.flush()
     await partition.feed("c", first=9)
     assert await partition.save() == ["c"]
     assert counted("states_lost", topic=TP.topic) == before + 1
     assert partition.store.held is None  # it must not say that all is there before it is
-    assert await partition.streams.are_lost()
-    assert not await partition.streams.are_lost()
+    assert await partition.is_lost()
+    assert not await partition.is_lost()
     assert await partition.recall("aaabbbccc") == 0  # there is no room for a
     assert await partition.save() == ["b", "c"]
     assert await partition.save() == []
-    assert not await partition.streams.are_lost()
+    assert not await partition.is_lost()
     after = Partition(partition.store, start=10)
-    assert not await after.streams.are_lost()
+    assert not await after.is_lost()
     assert await after.feed("b", first=10) == [10]
     assert after.streams["b"].threshold.observations == 2
 
@@ -459,7 +575,7 @@ async def test_a_stream_that_comes_back_after_a_flush_is_said_to_be_lost_and_its
     decoded = partition.decoder.decode(chunk)
     await partition.streams.ensure(decoded)
     assert counted("streams_lost") == before + 1
-    assert await partition.streams.are_lost()
+    assert await partition.is_lost()
     await partition.recall("aaabbbccc")
     taken = partition.streams.take(chunk, decoded)
     assert taken.rows.index.tolist() == [0]
@@ -474,7 +590,7 @@ async def test_a_single_state_that_redis_has_dropped_is_said_to_be_lost_and_noth
     before = counted("streams_lost")
     assert await partition.feed("a", first=4) == []
     assert counted("streams_lost") == before + 1
-    assert not await partition.streams.are_lost()
+    assert not await partition.is_lost()
 
 
 async def test_an_observation_at_a_wrong_time_is_refused_with_the_reason_and_noted_as_seen():
