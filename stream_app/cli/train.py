@@ -207,10 +207,11 @@ def _again(settings: Settings, registry: Registry, name: str, version: str, sile
     from stream_app.cli.train_stream import read_again
 
     manifest = registry.manifest(name, version)
-    snapshot = read_again(settings, registry, manifest, silent)
     run, config = manifest.run, manifest.network()
+    if run is not None:
+        torch.set_num_threads(run.threads)  # the choice among the records is by scores, too
+    snapshot = read_again(settings, registry, manifest, silent)
     assert run is not None  # as it has offsets
-    torch.set_num_threads(run.threads)
     pictures = config if isinstance(config, ImageConfig) else None
     order = _Order(
         manifest.kind,

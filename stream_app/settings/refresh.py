@@ -30,7 +30,10 @@ class TrainerSettings(Section):
     )
     min_pause: Seconds = Field(600.0, description="between two runs of a detector, whatever fires; not by hand")
     retry_after: PositiveSeconds = Field(300.0, description="pause after a failed run; it doubles with each in a row")
-    max_retry_after: PositiveSeconds = Field(86_400.0, description="longest pause after failed runs")
+    max_retry_after: PositiveSeconds = Field(86_400.0, description="longest pause after failed or refused runs")
+    retry_after_refusal: PositiveSeconds = Field(
+        3600.0, description="pause of drift after a version was refused; it doubles with each in a row"
+    )
     seconds: PositiveSeconds = Field(300.0, description="of gradient steps in a run; all of it takes longer")
     lease_ttl: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
         60.0, description="a trainer that is silent for so long is replaced, and must have stopped before"

@@ -209,7 +209,12 @@ async def test_a_version_that_is_refused_is_kept_and_who_is_in_service_stays(off
         assert office.registry.champion(DETECTOR) == before
         assert office.registry.lineage(DETECTOR).entries == lineage.entries
         assert (await office.known()).attempts == 0
+    assert (await office.known()).refusals == 2
     assert office.announced == []
+    async with office.running(makers.copy):
+        await office.ask()
+        assert (await office.until("finished", 2))["outcome"] == "promoted"
+    assert (await office.known()).refusals == 0
 
 
 async def test_a_version_may_wait_for_a_person(office):
@@ -351,6 +356,24 @@ async def test_a_registry_that_can_t_be_read_is_told_and_asked_again(office):
         assert "lineage.json" in (await office.until("trouble"))["why"]
         await asyncio.to_thread(broken.write_bytes, kept)
         assert (await office.until("finished"))["outcome"] == "promoted"
+
+
+async def test_a_detector_without_a_champion_waits_for_its_first_version(office, champion, tmp_path):
+    office.registry = Registry(str(tmp_path / "none"))
+    cron = office.settings.trainer.model_copy(update={"cron": "* * * * *"})
+    settings = office.settings.model_copy(update={"trainer": cron})
+    await office.remember(lambda memory: memory.read(0.0))  # so that the clock's firings were missed
+    async with office.running(makers.copy, settings=settings) as scheduler:
+        assert f"ganomaly-stream train --name {DETECTOR}" in (await office.until("waits"))["why"]
+        await asyncio.sleep(0.5)
+        assert scheduler.troubles == {}
+        assert [item["event"] for item in office.events] == ["follows", "waits"]
+        await office.ask()
+        assert "the run that anna asked for can't be made" in (await office.until("trouble"))["why"]
+        version = champion.champion(DETECTOR)
+        office.registry.store(DETECTOR, version, champion.fetch(DETECTOR, version))
+        office.registry.promote(DETECTOR, version)
+        assert (await office.until("due"))["trigger"] == "clock"
 
 
 async def test_a_detector_that_scores_nothing_is_a_mistake(office):

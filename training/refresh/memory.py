@@ -45,6 +45,7 @@ class Remembered(BaseModel):
     """Of one detector. Times are seconds since the Unix epoch.
 
     `handled`: firings of the clock up to then are dealt with. `attempts`: runs in a row that began and led to nothing.
+    `refusals`: runs in a row whose version was refused, whatever failed in between.
     `offsets`: topic → partition → end of what the last run has seen. `run` is the last run's result.
     """
 
@@ -57,6 +58,7 @@ class Remembered(BaseModel):
     outcome: Outcome | None = None
     trigger: str = ""
     attempts: int = 0
+    refusals: int = 0
     offsets: Offsets = {}
     run: dict[str, Any] | None = None
 

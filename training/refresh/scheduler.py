@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from model.registry import Registry
 from stream_app import metrics
 from stream_app.clock import Clock
-from stream_app.errors import GanomalyError, RedisUnavailable, UsageError
+from stream_app.errors import GanomalyError, ModelNotFound, RedisUnavailable, UsageError
 from stream_app.history import bounds
 from stream_app.log import get_logger
 from stream_app.redis_client import connect
@@ -27,7 +27,7 @@ _LED_TO_NOTHING = frozenset({Outcome.FAILED, Outcome.STOPPED})
 class Scheduler:
     """Trains detectors, one at a time, until it is stopped.
 
-    `emit` is called with what happens: dicts with `event` (follows, due, stage, finished, held, trouble) and
+    `emit` is called with what happens: dicts with `event` (follows, due, stage, finished, held, waits, trouble) and
     `detector`. `results` are those of the runs that ended, `troubles` what keeps a detector from being looked at.
     """
 
@@ -110,6 +110,9 @@ class Scheduler:
         if await self._due(detector) is None:
             self._told.pop(detector, None)
             return
+        if await asyncio.to_thread(self._registry.champion, detector) is None:
+            await self._wait_for_champion(detector)
+            return
         lease = self._lease(detector)
         known_token = (await asyncio.to_thread(self._registry.lineage, detector)).token
         if not await lease.acquire(above=known_token):
@@ -122,6 +125,19 @@ class Scheduler:
         finally:
             with suppress(RedisUnavailable):  # it expires by itself
                 await lease.release()
+
+    async def _wait_for_champion(self, detector: str) -> None:
+        """Nothing says what the records of its topics are: it is followed until there is a first version.
+
+        Raises ModelNotFound where a person asked for a run, who is not to wait for it.
+        """
+        why = (
+            "there is no version in service to refresh; train the first one with `ganomaly-stream train --name "
+            f"{detector}`"
+        )
+        if by := await self._memory(detector).requested(take=True):
+            raise ModelNotFound(f"the run that {by} asked for can't be made: {why}")
+        self._tell("waits", detector, why)
 
     async def _due(self, detector: str) -> tuple[Due, Remembered, str] | None:
         """Why a run is due, what is remembered, and the topic to learn from."""
@@ -190,7 +206,11 @@ class Scheduler:
         attempts = 0
         if result.outcome in _LED_TO_NOTHING:
             attempts = known.attempts + (result.outcome is Outcome.FAILED)
-        ended = {"outcome": result.outcome, "finished_at": self._clock.time(), "attempts": attempts}
+        refusals = known.refusals if result.outcome in _LED_TO_NOTHING else 0
+        if result.outcome is Outcome.REFUSED:
+            refusals = known.refusals + 1
+        counts = {"attempts": attempts, "refusals": refusals}
+        ended = {"outcome": result.outcome, "finished_at": self._clock.time(), **counts}
         offsets = {} if result.outcome in _LED_TO_NOTHING else {"offsets": known.offsets | result.offsets}
         await memory.write(token, **ended, **offsets, run=result.model_dump(mode="json"))
 

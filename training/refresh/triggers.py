@@ -16,7 +16,7 @@ from stream_app.settings import TrainerSettings
 from training.refresh.memory import Offsets, Outcome, Remembered
 
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_NUMBERED = re.compile(r"([0-7])(?:-([0-7]))?(?:/(\d+))?")
+_WEEKDAY = re.compile(r"(?:\*|(?P<first>[0-7]|[a-z]{3})(?:-(?P<last>[0-7]|[a-z]{3}))?)(?:/(?P<step>[1-9]\d?))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Seen:
 class Cron:
     """A cron expression in a time zone: minute, hour, day, month, weekday (0 and 7 are Sunday, names are English).
 
+    It is read as Vixie's cron reads it: where both the day and the weekday are restricted, either of them is enough.
     Where the clock is put back, a time of day that comes twice fires at the first, unless the hour is `*`; where it is
     put forward, one that is left out fires as long after midnight as ever, by the clock of the day before.
     """
@@ -48,9 +49,9 @@ class Cron:
         self.expression, self.zone = expression, zone
         try:
             fields = expression.split()
-            if len(fields) == 5:
-                fields[4] = _named_weekdays(fields[4])
-            self._trigger = CronTrigger.from_crontab(" ".join(fields), timezone=ZoneInfo(zone))
+            self._triggers = [
+                CronTrigger.from_crontab(" ".join(each), timezone=ZoneInfo(zone)) for each in _without_or(fields)
+            ]
         except ValueError as error:
             raise SettingsError(
                 f"GANOMALY_TRAINER__CRON={expression!r}: {error}. Expected minute, hour, day, month and weekday, "
@@ -64,7 +65,9 @@ class Cron:
         """The first firing later than `moment`; both in seconds since the Unix epoch."""
         at = datetime.fromtimestamp(moment, UTC)
         while True:
-            fires = self._trigger.get_next_fire_time(None, at + timedelta(microseconds=1))
+            each = (trigger.get_next_fire_time(None, at + timedelta(microseconds=1)) for trigger in self._triggers)
+            # Instants: times of one zone compare by the clock on the wall, which is put back once a year.
+            fires = min((one for one in each if one is not None), key=datetime.timestamp, default=None)
             if fires is None:
                 return None
             if not fires.fold or self._every_hour:
@@ -96,7 +99,7 @@ class Triggers:
             return Due("takeover", f"the run of {_text(known.started_at)} was not finished")
         if known.outcome is Outcome.FAILED:
             return Due("retry", f"the run of {_text(known.started_at)} failed, {known.attempts} in a row")
-        return self._clock_due(now, known) or self._stream_due(seen)
+        return self._clock_due(now, known) or self._stream_due(now, known, seen)
 
     def not_before(self, known: Remembered) -> float:
         """When the pause after the last run is over (seconds since the Unix epoch)."""
@@ -112,6 +115,17 @@ class Triggers:
             )
         return ended + settings.min_pause
 
+    def drift_not_before(self, known: Remembered) -> float:
+        """When drift may ask again: what was refused is learned from the same stream the next time.
+
+        The pause doubles with each refusal in a row.
+        """
+        if not known.refusals or known.finished_at is None:
+            return 0.0
+        settings = self._settings
+        pause = settings.retry_after_refusal * 2.0 ** min(known.refusals - 1, 60)
+        return known.finished_at + min(pause, max(settings.max_retry_after, settings.retry_after_refusal))
+
     def next_firing(self, now: float) -> float | None:
         """When the clock fires next, if it does."""
         return None if self.cron is None else self.cron.after(now)
@@ -125,9 +139,9 @@ class Triggers:
             return None
         return Due("clock", f"{self.cron.expression} ({self.cron.zone}) fired at {_text(fired)}")
 
-    def _stream_due(self, seen: Seen) -> Due | None:
+    def _stream_due(self, now: float, known: Remembered, seen: Seen) -> Due | None:
         enough = self._settings.after_records
-        if self._settings.on_drift and seen.drift is not None:
+        if self._settings.on_drift and seen.drift is not None and now >= self.drift_not_before(known):
             return Due("drift", seen.drift)
         if enough is not None and seen.records >= enough:
             return Due(
@@ -154,20 +168,46 @@ def ends_of(bounds: dict[str, dict[int, tuple[int, int]]]) -> Offsets:
     return {topic: {number: end for number, (_, end) in ranges.items()} for topic, ranges in bounds.items()}
 
 
-def _named_weekdays(field: str) -> str:
-    """Numbers of days as names: to cron 0 is a Sunday, to the library a Monday."""
+def _without_or(fields: list[str]) -> list[list[str]]:
+    """The expression as such as are meant with "and" throughout: what fires is what any of them says."""
+    if len(fields) != 5:
+        return [fields]  # which is said to be wrong
+    minute, hour, day, month, weekday = *fields[:4], _weekdays(fields[4].lower())
+    if fields[2].startswith("*") or fields[4].startswith("*"):
+        return [[minute, hour, day, month, weekday]]
+    return [[minute, hour, day, month, "*"], [minute, hour, "*", month, weekday]]
 
-    def names(part: str) -> str:
-        match = _NUMBERED.fullmatch(part)
-        if match is None:
-            return part
-        first, last, step = match[1], match[2], match[3]
-        days = range(int(first), int(last or (6 if step else first)) + 1, int(step or 1))
-        if not days:
-            raise ValueError(f"weekday {part}: the first day is after the last")
-        return ",".join(_DAYS[day % 7] for day in days)
 
-    return ",".join(names(part) for part in field.split(","))
+def _weekdays(field: str) -> str:
+    """Each day by its name: the library counts from Monday, takes steps from there, and knows no second Sunday."""
+    if field == "*":
+        return field
+    days = {day % len(_DAYS) for part in field.split(",") for day in _days_of(part)}
+    return ",".join(_DAYS[day] for day in sorted(days))
+
+
+def _days_of(part: str) -> range:
+    match = _WEEKDAY.fullmatch(part)
+    if match is None:
+        raise ValueError(f"weekday {part!r}: expected 0 to 7, sun to sat, a range like mon-fri, or a step like */2")
+    step = int(match["step"] or 1)
+    if match["first"] is None:
+        return range(0, 7, step)
+    first = _day(match["first"])
+    last = _day(match["last"]) if match["last"] else 6 if match["step"] else first
+    if match["last"] == "sun" and first:
+        last = 7
+    if last < first:
+        raise ValueError(f"weekday {part!r}: the first day is after the last")
+    return range(first, last + 1, step)
+
+
+def _day(name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    if name not in _DAYS:
+        raise ValueError(f"weekday {name!r}: the days are {', '.join(_DAYS)}")
+    return _DAYS.index(name)
 
 
 def _text(moment: float | None) -> str:

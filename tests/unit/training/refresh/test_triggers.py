@@ -48,7 +48,12 @@ def test_a_time_that_is_left_out_when_the_clock_is_put_forward_fires_once_all_th
 
 @pytest.mark.parametrize(
     ("weekday", "days"),
-    [("0", "Sun"), ("7", "Sun"), ("1", "Mon"), ("sun", "Sun"), ("5-7", "Fri Sat Sun"), ("1-5/2", "Mon Wed Fri")],
+    [
+        *[("0", "Sun"), ("7", "Sun"), ("1", "Mon"), ("sun", "Sun"), ("SUN", "Sun"), ("5-7", "Fri Sat Sun")],
+        *[("1-5/2", "Mon Wed Fri"), ("*/2", "Sun Tue Thu Sat"), ("*/3", "Sun Wed Sat"), ("sun-tue", "Sun Mon Tue")],
+        *[("0-6/2", "Sun Tue Thu Sat"), ("2/2", "Tue Thu Sat"), ("fri-sun", "Fri Sat Sun"), ("mon,4-5", "Mon Thu Fri")],
+        *[("0,7", "Sun"), ("mon-fri/2", "Mon Wed Fri"), ("0-7", "Sun Mon Tue Wed Thu Fri Sat")],
+    ],
 )
 def test_weekdays_are_numbered_as_cron_numbers_them(weekday: str, days: str):
     wanted = days.split()
@@ -63,6 +68,10 @@ def test_weekdays_are_numbered_as_cron_numbers_them(weekday: str, days: str):
         ("* * * *", "got 4, expected 5"),
         ("nightly", "expected 5"),
         ("0 3 * * 5-2", "the first day is after the last"),
+        ("0 3 * * sat-mon", "the first day is after the last"),
+        ("0 3 * * 8", "weekday '8': expected 0 to 7"),
+        ("0 3 * * */0", "weekday '*/0'"),
+        ("0 3 * * foo", "weekday 'foo': the days are sun"),
         ("0 0 30 2 *", "never fires"),
     ],
 )
@@ -70,6 +79,13 @@ def test_what_is_no_cron_expression_is_said_with_an_example(expression: str, com
     with pytest.raises(SettingsError, match="GANOMALY_TRAINER__CRON") as error:
         Cron(expression, "UTC")
     assert complaint in str(error.value)
+
+
+def test_of_a_day_and_a_weekday_either_is_enough():
+    days = firings("0 3 13 * 5", at("2026-01-08 12:00"), 4, "UTC")
+    assert [day.split()[0] for day in days] == ["Fri", "Tue", "Fri", "Fri"]
+    both = firings("0 3 13 * *", at("2026-01-08 12:00"), 2, "UTC")
+    assert [day.split()[0] for day in both] == ["Tue", "Fri"]
 
 
 def test_a_time_zone_that_does_not_exist_is_refused():
@@ -126,6 +142,15 @@ def test_failed_runs_are_retried_after_pauses_that_double_up_to_a_limit():
         known = Remembered(started_at=900.0, finished_at=1000.0, outcome=Outcome.FAILED, attempts=attempts)
         assert triggers.due(1000.0 + pause - 0.1, known, NOTHING) is None
         assert triggers.due(1000.0 + pause, known, NOTHING).trigger == "retry"
+
+
+def test_drift_that_persists_asks_again_after_pauses_that_double_with_each_refusal():
+    triggers = Triggers(TrainerSettings(on_drift=True, after_records=50, min_pause=0, retry_after_refusal=100))
+    for refusals, pause in ((1, 100), (2, 200), (3, 400)):
+        known = Remembered(started_at=900.0, finished_at=1000.0, outcome=Outcome.REFUSED, refusals=refusals)
+        assert triggers.due(1000.0 + pause - 0.1, known, Seen(drift="it drifts")) is None
+        assert triggers.due(1000.0 + pause, known, Seen(drift="it drifts")).trigger == "drift"
+        assert triggers.due(1001.0, known, Seen(records=50, drift="it drifts")).trigger == "records"
 
 
 def test_a_run_that_nobody_finished_is_begun_anew_at_once_but_not_again_and_again():
