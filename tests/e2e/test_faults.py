@@ -52,13 +52,14 @@ def offsets_of(events):
     return found
 
 
-async def run_with(settings, scorer):
-    """Runs a worker whose detector of pictures is `scorer` until it ends; the exit code."""
+async def run_with(settings, scorer, publish):
+    """Runs a worker whose detector of pictures is `scorer` until it ends, and publishes to it; the exit code."""
     worker = Worker(settings)
     running = asyncio.create_task(worker.run())
     while not worker.health().scoring:
         await asyncio.sleep(0.01)
     worker.scoring.use("images", scorer)
+    await asyncio.to_thread(publish)  # not before, or the sound scorer may have been through with them
     return await asyncio.wait_for(running, 30)
 
 
@@ -70,9 +71,9 @@ async def test_a_scorer_that_fails_ends_the_worker_and_its_records_come_again(
     await ensure_topics(settings)
     images, _ = topics(settings)
     pictures = [digits.normal[i % len(digits.normal)] for i in range(1_000)]
-    await asyncio.to_thread(client.publish, images, [raw_picture(p, partition=0) for p in pictures])
+    records = [raw_picture(picture, partition=0) for picture in pictures]
     started = time.monotonic()
-    assert await run_with(settings, scorer) == 1
+    assert await run_with(settings, scorer, lambda: client.publish(images, records)) == 1
     assert time.monotonic() - started < 15
     async with running_worker(settings):
         events = bodies(await read(client, settings.topics.scores, count(1_000)))

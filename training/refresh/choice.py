@@ -36,7 +36,8 @@ class Fate(IntEnum):
     ALERTED = 4
     SCORED_HIGH = 5
     BESIDE = 6
-    NOT_DRAWN = 7
+    REPEATED = 7
+    NOT_DRAWN = 8
 
 
 WORDS = {
@@ -47,6 +48,7 @@ WORDS = {
     Fate.ALERTED: "have to do with an alert or a labelled anomaly",
     Fate.SCORED_HIGH: "have scores that are too high to be learned from",
     Fate.BESIDE: "share observations with what is kept to judge by",
+    Fate.REPEATED: "are the same as others",
     Fate.NOT_DRAWN: "were not drawn",
 }
 
@@ -75,6 +77,7 @@ def choose(scan: Scan, marks: Marks, settings: SnapshotSettings, threshold: Thre
     fate[_near(scan, held)] = Fate.BESIDE
     fate[_hold(scan, strange) & ~marks.normal] = Fate.ALERTED
     fate[held], fate[taught] = Fate.LABELLED, Fate.LEARNED_AS_ANOMALY
+    fate[_repeats(scan, fate)] = Fate.REPEATED
     usable = np.flatnonzero(fate == Fate.NOT_DRAWN)
     newest = _newest(scan, usable, settings.fresh)
     high, in_excess = _suspicious(scan, marks, usable, settings.leave_out, threshold)
@@ -167,6 +170,21 @@ def _near(scan: Scan, others: Indices) -> Mask:
     """Which records are among the others, or share an observation with one of them."""
     mask: Mask = np.isin(np.arange(len(scan)), others)
     return mask if scan.spans is None or not len(others) else meets(scan.spans, scan.spans[others])
+
+
+def _repeats(scan: Scan, fate: Indices) -> Indices:
+    """Which records that are still to be had are the same as one that has a fate already, or as an earlier one.
+
+    What was learned by heart says nothing about what is new, and what is anomalous does not become normal by coming
+    again.
+    """
+    if scan.digests is None:
+        return np.zeros(0, np.int64)
+    in_turn = np.lexsort((scan.published, fate == Fate.NOT_DRAWN))
+    _, first = np.unique(scan.digests[in_turn], return_index=True)
+    others = np.setdiff1d(in_turn, in_turn[first])
+    repeated: Indices = others[fate[others] == Fate.NOT_DRAWN]
+    return repeated
 
 
 def _hold(scan: Scan, strange: Indices) -> Mask:

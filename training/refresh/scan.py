@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class Scan:
 
     `published` are milliseconds since the Unix epoch. `streams` are numbers; partition and name of a stream tell them.
     `scores` are None without a champion. `spans` `[n, 2]` are as in `Dataset`, None where no record shares anything
-    with another; `shape` and `dtype` are of one. Of `records` that were read, `unreadable` were refused, and
-    `incomplete` completed no window.
+    with another; `digests` `[n]` are the same for records that are the same, and None where there are spans. `shape`
+    and `dtype` are of one. Of `records` that were read, `unreadable` were refused and `incomplete` completed no window.
     """
 
     partitions: NDArray[np.int64]
@@ -40,6 +41,7 @@ class Scan:
     numbers: dict[tuple[int, str], int]
     scores: NDArray[np.float32] | None
     spans: NDArray[np.int64] | None
+    digests: NDArray[np.int64] | None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     records: int
@@ -83,11 +85,15 @@ async def scan(
         own = [numbers.setdefault((piece.partition, name), len(numbers)) for name in piece.streams]
         streams = np.array(own, np.int64)
         partitions = np.full(len(streams), piece.partition, np.int64)
-        pieces.append((partitions, piece.offsets, piece.published, streams, piece.places, piece.times, piece.timed))
+        digests = await asyncio.to_thread(digests_of, piece.rows)
+        pieces.append(
+            (partitions, piece.offsets, piece.published, streams, piece.places, piece.times, piece.timed, digests)
+        )
     none = np.zeros(0, np.int64)
-    empty = (none, none, none, none, none, np.zeros((0, 2)), np.zeros(0, np.bool_))
+    empty = (none, none, none, none, none, np.zeros((0, 2)), np.zeros(0, np.bool_), none)
     joined = [np.concatenate(each) for each in zip(empty, *pieces, strict=True)]
-    partitions, offsets, published, streams, places, times, timed = joined
+    partitions, offsets, published, streams, places, times, timed, digests = joined
+    have_spans = bool((~np.isnan(times)).any())
     return Scan(
         partitions,
         offsets,
@@ -95,13 +101,21 @@ async def scan(
         streams,
         numbers,
         await asyncio.to_thread(scores.all),
-        spans_of(streams, places, times, timed, spec.shape[0]) if (~np.isnan(times)).any() else None,
+        spans_of(streams, places, times, timed, spec.shape[0]) if have_spans else None,
+        None if have_spans else digests,
         spec.shape,
         np.result_type(*dtypes) if spec.kind is Kind.IMAGE else np.dtype(np.float32),
         records,
         unreadable,
         incomplete,
     )
+
+
+def digests_of(rows: NDArray[np.generic]) -> NDArray[np.int64]:
+    """A number `[n]` for each row, by its bytes."""
+    rows = np.ascontiguousarray(rows)
+    found = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
+    return np.frombuffer(found, "<i8").astype(np.int64)
 
 
 def spans_of(

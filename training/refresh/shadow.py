@@ -80,11 +80,12 @@ def _sound(comparisons: Sequence[Comparison]) -> RuleVerdict:
 def _alerts(total: Tally, settings: ShadowSettings, target_rate: float) -> RuleVerdict:
     """No more than the champion's, or than the budget allows, by a factor.
 
-    A champion that is itself past the budget is no measure by a factor: what replaces it may not raise more.
+    A champion that is itself past the budget is no measure by a factor: what replaces it may not raise more, but for
+    what chance explains.
     """
     figure, reference = total.challenger_alerts / total.rows, total.champion_alerts / total.rows
     budget = _within_budget(total, settings, target_rate)
-    limit = reference if reference > budget else max(settings.alert_factor * reference, budget)
+    limit = _no_more(total) if reference > budget else max(settings.alert_factor * reference, budget)
     return RuleVerdict(
         rule="alerts",
         figure=figure,
@@ -93,6 +94,16 @@ def _alerts(total: Tally, settings: ShadowSettings, target_rate: float) -> RuleV
         passed=figure <= limit,
         why=f"share of {total.rows} records above a new stream's threshold; {total.both_alert} are above it for both",
     )
+
+
+def _no_more(total: Tally) -> float:
+    """The largest share of alerts of a challenger that is as likely as the champion to be the only one to raise one.
+
+    The sign test of the records above the threshold for one of the two only (McNemar 1947, with exact probabilities).
+    """
+    either = total.champion_alerts + total.challenger_alerts - 2 * total.both_alert
+    alone = float(stats.binom.ppf(1.0 - SIGNIFICANCE, either, 0.5))
+    return (total.both_alert + alone) / total.rows
 
 
 def _within_budget(total: Tally, settings: ShadowSettings, target_rate: float) -> float:

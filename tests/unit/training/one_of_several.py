@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -21,6 +22,7 @@ STEPS = 12
 
 def main(folder: Path) -> None:
     """Every process has the same data, and its own file to write to."""
+    faulthandler.dump_traceback_later(240, exit=True)  # which of the two waits for what
     torch.set_num_threads(1)
     flow = np.array([flow for _, flow in WaterFlow()])[330:860, None]
     data = (from_arrays(load_digits().images.astype(np.uint8), "image"), from_arrays(flow, "sequence", window=24))

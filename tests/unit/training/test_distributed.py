@@ -25,8 +25,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what one process found, and what two that train together did."""
     folder = tmp_path_factory.mktemp("distributed")
     script = str(Path(one_of_several.__file__))
-    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    several = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    several += ["--nproc-per-node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     for command in ([sys.executable], several):
         done = subprocess.run(
             [*command, script, str(folder)], env=environment, capture_output=True, text=True, timeout=300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from stream_app.settings import SnapshotSettings, ThresholdSettings
 from training.refresh.choice import Choice, choose
 from training.refresh.known import Marks
-from training.refresh.scan import Scan, spans_of
+from training.refresh.scan import Scan, digests_of, spans_of
 from training.split import meets
 
 T = 8
@@ -32,6 +33,7 @@ def scan_of(counts: list[int], *, windows: bool = False, scores: np.ndarray | No
         numbers={(0, str(stream)): stream for stream in range(len(counts))},
         scores=clean(count) if scores is None else scores,
         spans=spans_of(streams, places, times, untimed, T) if windows else None,
+        digests=None if windows else np.arange(count),
         shape=(T, 1) if windows else (8, 8, 1),
         dtype=np.dtype(np.float32),
         records=count + 5,
@@ -68,6 +70,17 @@ def test_every_record_has_one_fate_and_the_same_seed_gives_it_again(windows: boo
     assert len(set(all_of(choice))) == len(all_of(choice)) <= 1000
     assert all_of(choice) == all_of(again)
     assert all_of(choice) != all_of(other)
+
+
+def test_the_same_record_is_learned_once_and_not_where_it_was_labelled_or_alerted() -> None:
+    pictures = np.random.default_rng(2).integers(0, 256, (1000, 8, 8, 1), np.uint8)
+    shown = np.concatenate([pictures, pictures[:300], pictures[:300]])
+    scan = replace(scan_of([len(shown)]), digests=digests_of(shown))
+    choice = chosen(scan, marks_of(scan, in_episode=[7], anomalous=[1008, 50]), records=2000, leave_out=0.0)
+    kept = np.concatenate([choice.normal, choice.fresh])
+    assert len(kept) == len(np.unique(scan.digests[kept])) == 997
+    assert choice.counts["repeated"] == 600
+    assert not np.isin(kept % 1000, [7, 8, 50]).any()
 
 
 def test_no_stream_outweighs_the_others_and_small_ones_are_kept_whole() -> None:

@@ -152,7 +152,7 @@ def test_a_healthy_stream_stays_in_its_own_snapshot_however_fast_it_is(per_secon
             told.append(one.model_copy(update={"episode_id": transition.episode_id}))
     every, zeros = np.arange(count), np.zeros(count, np.int64)
     stream = (0, "a")
-    scan = Scan(zeros, every, every, zeros, {stream: 0}, scores, None, (8, 8, 1), np.dtype(np.uint8), count, 0, 0)
+    scan = Scan(zeros, every, every, zeros, {stream: 0}, scores, None, None, (8, 8, 1), np.dtype(np.uint8), count, 0, 0)
     known = known_by_alerts(told, {0: (0, count)}, {stream: every})
     marks = mark(known, every, scan.rows)
     assert marks.in_episode.sum() <= (scores > threshold).sum()

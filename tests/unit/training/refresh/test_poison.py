@@ -49,7 +49,7 @@ class Digits:
         scores = self.champion.score(self.pictures[stream]).score
         places = np.arange(count)
         scan = Scan(
-            zeros, places, places, zeros, {(0, "a"): 0}, scores, None, (8, 8, 1), np.dtype(np.uint8), count, 0, 0
+            zeros, places, places, zeros, {(0, "a"): 0}, scores, None, None, (8, 8, 1), np.dtype(np.uint8), count, 0, 0
         )
         marks = mark((), scan.offsets, scan.rows)
         return stream[choose(scan, marks, SnapshotSettings(), ThresholdSettings(), 0).normal]

@@ -93,3 +93,9 @@ def test_a_champion_past_the_budget_is_no_measure_for_agreement_and_its_alerts_a
     assert next(rule for rule in outcome.rules if rule.rule == "agreement").why.startswith("not asked for")
     worse = decided(seen(1500, champion=lambda scores: scores[::-1] + 0.7, challenger=lambda scores: scores + 1.3))
     assert worse.refused_by == ("alerts",)
+    # Scores that are the same but for chance raise a few more or a few less.
+    noise = np.random.default_rng(1).normal(0.0, 0.1, 1500)
+    same = decided(seen(1500, champion=lambda scores: scores + 1.5, challenger=lambda scores: scores + 1.5 + noise))
+    alerts = next(rule for rule in same.rules if rule.rule == "alerts")
+    assert same.passed
+    assert alerts.reference < alerts.figure < alerts.limit < alerts.reference + 0.02
