@@ -15,8 +15,8 @@ from stream_app.events import EpisodeState
 from stream_app.settings import AlertSettings
 from stream_app.threshold import Judgement
 
-_SEVERITY_STEP = 10
-LENGTH_FACTOR = 4  # an episode that is so many times as long as when it was last told is told again
+_SEVERITY_STEP = 25
+LENGTH_FACTOR = 10  # an episode that is so many times as long as when it was last told is told again
 _CALM_FACTOR = 10  # times as many records that are not anomalous end an episode as quiet ones
 _MOST_DOUBLINGS = 6  # of the quiet records that a reopened episode takes to close
 
@@ -65,14 +65,15 @@ class Episode:
 
     - It opens with an anomalous record that is the `open_after`-th among the last `open_within`; its id is that of the
       event about this record.
-    - While it is open, it is told again when its severity enters the next step of ten, or when it has four times as
-      many anomalous records as when it was last told.
+    - While it is open, it is told again when its severity enters the next quarter, or when it has ten times as many
+      anomalous records as when it was last told.
     - It closes after `close_after` quiet records in a row. Quiet is what scores below the threshold by a share
       `hysteresis` of it, so that scores around the threshold keep one episode open; or no higher than what somebody
       has called normal. Ten times as many records that are just not anomalous also close it: some streams never score
       that low.
-    - An anomalous record within `cool_down` seconds of the close, by event time, reopens it. Each time, twice as many
-      quiet records are then needed, up to 64 times: what comes and goes is told less and less often.
+    - An anomalous record within `cool_down` seconds of the close, by event time, or within `cool_down_records` records
+      of it, reopens it. Each time, twice as many quiet records are then needed, up to 64 times: what comes and goes is
+      told less and less often.
     - A lasting shift ends it: what was anomalous is the stream's normal from then on.
     """
 
@@ -93,7 +94,7 @@ class Episode:
         self._worst = 0.0
         self._excess = 0.0  # the most by which a score exceeded the threshold that it was held against
         self._closed = -math.inf  # event time; -inf where nothing may reopen it
-        self._number = 0  # of the record, between episodes
+        self._number = 0  # records since the close
         self._pending: list[_Pending] = []
 
     @property
@@ -120,7 +121,7 @@ class Episode:
         excess = score - judgement.threshold
         if self._open:
             state = self._grow(score, excess)
-        elif abs(time - self._closed) < self._settings.cool_down:
+        elif self._is_cooling_down(time):
             self._reopened = min(self._reopened + 1, _MOST_DOUBLINGS)
             self._begin()
             self._grow(score, excess)
@@ -149,6 +150,12 @@ class Episode:
             return self._tell(None)
         self._end(closed=time)
         return self._tell(EpisodeState.CLOSE)
+
+    def _is_cooling_down(self, time: float) -> bool:
+        if self._closed == -math.inf:
+            return False
+        settings = self._settings
+        return abs(time - self._closed) < settings.cool_down or self._number < settings.cool_down_records
 
     def _begin(self) -> None:
         self._open = True

@@ -114,6 +114,9 @@ class AlertSettings(Section):
         60.0,
         description="an anomalous record so soon after an episode, by the records' own times, reopens it; 0 never does",
     )
+    cool_down_records: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        20, description="the same in records of the stream: what is sent once in five minutes has no second one in 60 s"
+    )
 
     @model_validator(mode="after")
     def _enough_records_to_open(self) -> AlertSettings:

@@ -82,12 +82,12 @@ def test_of_an_episode_whose_records_are_mostly_normal_only_those_are_known_that
     told += [alert(150, "update", anomalous=7), alert(153, "close", anomalous=9), alert(180, "update", anomalous=10)]
 
     def found(own: np.ndarray) -> list[tuple[int, int]]:
-        return [(each.first, each.last) for each in known_by_alerts(told, RANGES, {(0, "a"): own})]
+        return [(each.first, each.last) for each in known_by_alerts(told, {0: (100, 260)}, {(0, "a"): own})]
 
-    every = np.arange(100, 200)
+    every = np.arange(100, 260)
     assert found(every) == [(110, 110), (115, 115), (150, 153), (180, 180)]
     others_between = every[every % 4 == 2]  # of one stream among several only its own records count
-    assert found(others_between) == [(110, 140), (150, 153), (180, 199)]
+    assert found(others_between) == [(110, 140), (150, 153), (180, 259)]
 
 
 def test_records_that_are_published_because_all_are_count_only_where_they_are_anomalous() -> None:
