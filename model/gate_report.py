@@ -16,7 +16,9 @@ class RuleVerdict(BaseModel):
 
     rule: str
     figure: Number | None = Field(None, description="of the challenger")
-    reference: Number | None = Field(None, description="of the champion, on the same records")
+    reference: Number | None = Field(
+        None, description="of the champion, or of the anchor where `why` says so, on the same records"
+    )
     limit: Number | None = Field(None, description="the worst figure that passes")
     passed: bool
     why: str = Field(description="what was measured on how many records, or what was not and why")

@@ -76,6 +76,11 @@ class Lineage(BaseModel):
         """Other versions that were in service and were not rolled back, the latest first; some more than once."""
         return (item for item in self._were_in_service() if item != version and item not in self.rolled_back)
 
+    def anchor(self) -> str | None:
+        """The version that a person last put in service, and that was not rolled back since."""
+        chosen = (entry.version for entry in reversed(self.entries) if entry.token is None)
+        return next((version for version in chosen if version not in self.rolled_back), None)
+
     def knows(self, version: str) -> bool:
         """Whether a version was ever in service, as far back as the entries go."""
         return version in self._were_in_service()

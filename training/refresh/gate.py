@@ -1,7 +1,9 @@
 """The gate: what a new version must show, on records it did not learn from, before it may take the champion's place.
 
 Each rule has a name, a figure, a limit (settings, section `gate`) and a verdict. Without a champion the comparisons
-pass; the rules of the version itself count.
+pass; the rules of the version itself count. Where a margin is allowed, a hundred versions could each be worse than the
+one before by just that; so AUROC and latency are also held against the anchor, the version that a person last put in
+service, where that is the better one.
 
 Sources: the Kolmogorov–Smirnov distance with its exact critical value, R. Simard, P. L'Ecuyer, J. Stat. Softw. 39 (11),
 2011 (as SciPy has it); C. Spearman, Am. J. Psychol. 15, 1904 (rank correlation).
@@ -9,7 +11,9 @@ Sources: the Kolmogorov–Smirnov distance with its exact critical value, R. Sim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -70,19 +74,29 @@ class _Scored:
         return np.concatenate([self.fresh, self.synthetic, self.labelled])
 
 
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """What a challenger is held against: the champion, and the anchor."""
+
+    detector: Detector
+    scored: _Scored
+
+
 def examine(
     challenger: Detector,
     champion: Detector | None,
     evidence: GateEvidence,
     settings: GateSettings,
     *,
+    anchor: Detector | None = None,
     target_rate: float = 1e-3,
     clock: Clock | None = None,
     seed: int = 0,
 ) -> GateReport:
     """Judges a challenger by all rules; by the first few alone where the others could mean nothing.
 
-    `target_rate`: the share of normal records that may alert. `seed` draws the synthetic anomalies.
+    `anchor`: the version that a person last put in service, where that is not the champion. `target_rate`: the share of
+    normal records that may alert. `seed` draws the synthetic anomalies.
     """
     version = champion.version if champion is not None else None
     first = [_inputs(challenger, champion), _evidence(evidence, settings)]
@@ -92,7 +106,8 @@ def examine(
     sound, own = _sound(challenger, sample)
     if own is None:
         return GateReport(champion=version, rules=(*first, sound))
-    theirs = _sound(champion, sample)[1] if champion is not None else None
+    rivals = _rivals(champion, anchor, sample)
+    theirs = rivals[0].scored if rivals else None
     fits = (
         _false_alarms(own, theirs, sample, settings, target_rate),
         _calibration(own, theirs, sample, settings),
@@ -100,10 +115,10 @@ def examine(
     rules = (
         *first,
         sound,
-        _labelled_auroc(own, theirs, sample, settings),
-        _synthetic_auroc(own, theirs, settings),
+        _labelled_auroc(own, rivals, sample, settings),
+        _synthetic_auroc(own, rivals, settings),
         *fits,
-        _latency(challenger, champion if theirs else None, sample, settings, clock or SystemClock()),
+        _latency(challenger, rivals, sample, settings, clock or SystemClock()),
         _agreement(own, theirs, fits, settings),
     )
     return GateReport(champion=version, rules=rules)
@@ -178,24 +193,36 @@ def _sound(detector: Detector, sample: _Sample) -> tuple[RuleVerdict, _Scored | 
     return verdict(alike <= MOST_ALIKE, why, alike), scored if alike <= MOST_ALIKE else None
 
 
-def _labelled_auroc(own: _Scored, theirs: _Scored | None, sample: _Sample, settings: GateSettings) -> RuleVerdict:
+def _rivals(champion: Detector | None, anchor: Detector | None, sample: _Sample) -> tuple[_Rival, ...]:
+    """The champion first; none without a sound one."""
+    rivals: list[_Rival] = []
+    for detector in (champion, anchor):
+        if detector is None or not _inputs(detector, champion).passed:
+            continue
+        scored = _sound(detector, sample)[1]
+        if scored is not None:
+            rivals.append(_Rival(detector, scored))
+    return tuple(rivals) if rivals and rivals[0].detector is champion else ()
+
+
+def _labelled_auroc(own: _Scored, rivals: Sequence[_Rival], sample: _Sample, settings: GateSettings) -> RuleVerdict:
     counts = [int((sample.labels == value).sum()) for value in (0, 1)]
     said = f"AUROC on {counts[0]} records labelled normal and {counts[1]} labelled anomalous"
     if min(counts) < settings.min_labelled:
         why = f"not judged: {said.removeprefix('AUROC on ')}; {settings.min_labelled} of each are needed"
         return RuleVerdict(rule="labelled_auroc", passed=True, why=why)
     figure = float(roc_auc_score(sample.labels, own.labelled))
-    reference = float(roc_auc_score(sample.labels, theirs.labelled)) if theirs else None
-    return _not_below("labelled_auroc", figure, reference, settings.labelled_margin, said)
+    references = [(float(roc_auc_score(sample.labels, rival.scored.labelled)), rival) for rival in rivals]
+    return _not_below("labelled_auroc", figure, references, settings.labelled_margin, said)
 
 
-def _synthetic_auroc(own: _Scored, theirs: _Scored | None, settings: GateSettings) -> RuleVerdict:
+def _synthetic_auroc(own: _Scored, rivals: Sequence[_Rival], settings: GateSettings) -> RuleVerdict:
     if len(own.synthetic) == 0:
         why = "not judged: no anomaly can be made of these records, they hardly differ"
         return RuleVerdict(rule="synthetic_auroc", passed=True, why=why)
     said = f"AUROC on {len(own.fresh)} fresh normal records and {len(own.synthetic)} anomalies made of them"
-    reference = _separation(theirs) if theirs else None
-    return _not_below("synthetic_auroc", _separation(own), reference, settings.synthetic_margin, said)
+    references = [(_separation(rival.scored), rival) for rival in rivals]
+    return _not_below("synthetic_auroc", _separation(own), references, settings.synthetic_margin, said)
 
 
 def _separation(scored: _Scored) -> float:
@@ -203,11 +230,20 @@ def _separation(scored: _Scored) -> float:
     return float(roc_auc_score(labels, np.concatenate([scored.fresh, scored.synthetic])))
 
 
-def _not_below(rule: str, figure: float, reference: float | None, margin: float, said: str) -> RuleVerdict:
-    if reference is None:
+def _not_below(
+    rule: str, figure: float, references: Sequence[tuple[float, _Rival]], margin: float, said: str
+) -> RuleVerdict:
+    if not references:
         return RuleVerdict(rule=rule, figure=figure, passed=True, why=f"{said}; {NO_CHAMPION}")
+    reference, best = max(references, key=itemgetter(0))
+    said += _whose(best, references[0][1])
     limit = reference - margin
     return RuleVerdict(rule=rule, figure=figure, reference=reference, limit=limit, passed=figure >= limit, why=said)
+
+
+def _whose(best: _Rival, champion: _Rival) -> str:
+    """A word where the reference is not the champion's."""
+    return "" if best is champion else f"; held against {best.detector.version}, which a person last put in service"
 
 
 def _false_alarms(
@@ -253,21 +289,23 @@ def _distance(scores: Floats, side: str) -> float:
 
 
 def _latency(
-    challenger: Detector, champion: Detector | None, sample: _Sample, settings: GateSettings, clock: Clock
+    challenger: Detector, rivals: Sequence[_Rival], sample: _Sample, settings: GateSettings, clock: Clock
 ) -> RuleVerdict:
-    """The quickest of several rounds, the two in turns: what else the machine does slows both, and only adds."""
+    """The quickest of several rounds, in turns: what else the machine does slows all of them, and only adds."""
     records = sample.fresh[:TIMED]
-    detectors = [challenger] if champion is None else [champion, challenger]
-    quickest = dict.fromkeys(map(id, detectors), np.inf)
+    detectors = [*(rival.detector for rival in rivals), challenger]
+    quickest = [np.inf] * len(detectors)
     for _ in range(settings.latency_rounds):
-        for detector in detectors:
+        for place, detector in enumerate(detectors):
             started = clock.monotonic()
             detector.score(records)
-            quickest[id(detector)] = min(quickest[id(detector)], clock.monotonic() - started)
-    figure, said = float(quickest[id(challenger)]) / len(records), f"seconds per record in batches of {len(records)}"
-    if champion is None:
+            quickest[place] = min(quickest[place], clock.monotonic() - started)
+    *theirs, figure = (float(seconds) / len(records) for seconds in quickest)
+    said = f"seconds per record in batches of {len(records)}"
+    if not rivals:
         return RuleVerdict(rule="latency", figure=figure, passed=True, why=f"{said}; {NO_CHAMPION}")
-    reference = float(quickest[id(champion)]) / len(records)
+    reference, best = min(zip(theirs, rivals, strict=True), key=itemgetter(0))
+    said += _whose(best, rivals[0])
     limit = settings.latency_factor * reference
     return RuleVerdict(
         rule="latency", figure=figure, reference=reference, limit=limit, passed=figure <= limit, why=said

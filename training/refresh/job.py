@@ -10,6 +10,7 @@ import asyncio
 import torch
 
 from model.detector import Detector
+from model.errors import RegistryError
 from model.gate_report import GateReport
 from model.lineage import Promotion
 from model.registry import Registry
@@ -17,7 +18,7 @@ from stream_app.clock import SystemClock
 from stream_app.drift import read_drift
 from stream_app.errors import ModelNotFound
 from stream_app.labels import read_labels
-from stream_app.log import configure
+from stream_app.log import configure, get_logger
 from stream_app.settings import Settings
 from stream_app.updates import publish_update, update_of
 from training.learn import Progress
@@ -28,6 +29,8 @@ from training.refresh.refresh import Job, Made, Parts, Verdict
 from training.refresh.shadow import run_shadow
 from training.refresh.snapshot import Looking, Snapshot, take_snapshot
 from training.refresh.stage import Stage
+
+log = get_logger(__name__)
 
 
 def make(job: Job, report: Report) -> Made:
@@ -86,7 +89,14 @@ def _train(
         gate = Stage("gate", report)
         # As the workers would have it score.
         served = Detector(challenger.manifest, challenger.network, challenger.device, settings.worker.profile)
-        verdict = examine(served, champion, evidence, settings.gate, target_rate=settings.threshold.target_rate)
+        verdict = examine(
+            served,
+            champion,
+            evidence,
+            settings.gate,
+            anchor=_anchor(job, champion, registry),
+            target_rate=settings.threshold.target_rate,
+        )
         why = verdict.why_refused() or f"all {len(verdict.rules)} rules passed"
         gate.done(verdict.passed, why, verdict.rules)
         registry.fence(job.detector, job.token)
@@ -106,6 +116,18 @@ def _train(
         examine=judge,
     )
     return result, found[0]
+
+
+def _anchor(job: Job, champion: Detector, registry: Registry) -> Detector | None:
+    """What a person last put in service, where that is another than the champion and can still be loaded."""
+    version = registry.lineage(job.detector).anchor()
+    if version in (None, champion.version):
+        return None
+    try:
+        return registry.load(job.detector, version, str(champion.device), champion.profile)
+    except RegistryError as error:
+        log.warning("the anchor can't be loaded", detector=job.detector, version=version, error=str(error))
+        return None
 
 
 async def shadow(job: Job, made: Made, report: Report) -> Verdict:

@@ -57,6 +57,15 @@ def test_what_comes_after_the_version_gone_back_to_is_rolled_back(
     assert list(lineage.before(champion)) == before
 
 
+def test_the_anchor_is_what_a_person_last_put_in_service() -> None:
+    lineage, champion = history("a", "b")
+    assert (Lineage().anchor(), lineage.anchor()) == (None, "b")
+    refreshed = lineage.promoted(by_trainer("c", 1), champion).promoted(by_trainer("d", 1), "c")
+    assert refreshed.anchor() == "b"
+    back = refreshed.went_back(Promotion(at=START + timedelta(days=2), version="a", action="rollback"), "d")
+    assert back.anchor() == "a"
+
+
 def test_what_was_in_service_before_there_was_a_lineage_can_be_gone_back_to() -> None:
     lineage = Lineage().promoted(Promotion(at=START, version="b"), "a")
     assert lineage.entries[0].replaced == "a"

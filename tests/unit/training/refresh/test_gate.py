@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,37 @@ def test_synthetic_anomalies_that_are_no_longer_found_are_one_rules_affair(
     assert judge(changed(challenger, blind)).refused_by == ("synthetic_auroc",)
 
 
+def test_many_small_steps_down_are_held_against_what_a_person_last_put_in_service(
+    image_trained: Trained, evidence: GateEvidence
+) -> None:
+    """Each version is blinder than the one before, by less than the margin."""
+    assert evidence.labelled_x is not None
+    real = np.concatenate([evidence.fresh, evidence.labelled_x])
+
+    def blinded(factor: float) -> Detector:
+        return changed(image_trained.detector, lambda rows, was: np.where(in_any(rows, real), was, factor * was))
+
+    chain = [blinded(factor) for factor in (1.0, 0.84, 0.72, 0.6)]
+    alone = [examine(new, old, evidence, SETTINGS, target_rate=RATE) for old, new in pairwise(chain)]
+    anchored = [
+        examine(new, old, evidence, SETTINGS, target_rate=RATE, anchor=chain[0]) for old, new in pairwise(chain)
+    ]
+    assert [report.refused_by for report in alone] == [()] * 3
+    assert anchored[0].passed
+    assert anchored[-1].refused_by == ("synthetic_auroc",)
+    assert "which a person last put in service" in rule(anchored[-1], "synthetic_auroc").why
+    assert rule(anchored[-1], "synthetic_auroc").reference == rule(anchored[0], "synthetic_auroc").reference
+
+
+def test_an_anchor_that_takes_other_records_or_is_broken_is_no_measure(
+    image_trained: Trained, sequence_trained: Trained, challenger: Detector, evidence: GateEvidence
+) -> None:
+    champion = image_trained.detector
+    for anchor in (sequence_trained.detector, damaged(champion, nan_weights)):
+        report = examine(challenger, champion, evidence, SETTINGS, target_rate=RATE, anchor=anchor)
+        assert report.passed, report.why_refused()
+
+
 def test_false_alarms_beyond_the_budget_are_one_rules_affair(
     judge: Callable[[Detector], GateReport], challenger: Detector
 ) -> None:
@@ -215,22 +247,22 @@ def test_a_slow_version_is_refused_by_latency_alone(
 ) -> None:
     clock = ManualClock()
 
-    def takes(seconds: float) -> Change:
+    def takes(detector: Detector, seconds: float) -> Detector:
         def change(_: NDArray[Any], scores: NDArray[np.float32]) -> NDArray[np.float32]:
             clock.advance(seconds)
             return scores
 
-        return change
+        return changed(detector, change)
 
-    champion = changed(image_trained.detector, takes(0.1))
+    champion, anchor = takes(image_trained.detector, 0.1), takes(image_trained.detector, 0.06)
     verdicts = {}
-    for seconds in (0.19, 0.21):
-        report = examine(
-            changed(challenger, takes(seconds)), champion, evidence, GateSettings(), target_rate=RATE, clock=clock
-        )
-        verdicts[seconds] = report.refused_by
-        assert rule(report, "latency").figure == pytest.approx(seconds / 256)
-    assert verdicts == {0.19: (), 0.21: ("latency",)}
+    for seconds in (0.11, 0.19, 0.21):
+        slow = takes(challenger, seconds)
+        alone = examine(slow, champion, evidence, GateSettings(), target_rate=RATE, clock=clock)
+        anchored = examine(slow, champion, evidence, GateSettings(), target_rate=RATE, clock=clock, anchor=anchor)
+        verdicts[seconds] = alone.refused_by, anchored.refused_by
+        assert rule(alone, "latency").figure == pytest.approx(seconds / 256)
+    assert verdicts == {0.11: ((), ()), 0.19: ((), ("latency",)), 0.21: (("latency",), ("latency",))}
 
 
 def test_a_version_that_turns_the_order_round_does_not_agree(
