@@ -33,7 +33,7 @@ from model.neighbours import WindowMemory
 from model.scaling import RobustScaling
 from model.shape import Shape
 
-JUDGED_WHOLE = 64  # steps: a longer window differs from every other one somewhere, so that its distances tell little
+JUDGED_WHOLE = 96  # steps: a longer window differs from every other one somewhere, so that its distances tell little
 RECENT = 8  # steps: the shortest stretch whose shape is judged
 FORETOLD = (4, 60)  # steps over which errors of the forecast are averaged: a jolt, and a lasting change
 FAINT = 1e-3  # added before a logarithm is taken: squared scaled units, far below what sensors repeat
@@ -117,6 +117,24 @@ class SequenceGanomaly(nn.Module):
         self.labelled = LabelledEvidence(config.hidden, config.hidden) if config.labelled else None
         self.register_buffer("error", torch.ones(config.features))
 
+    @property
+    def profiles(self) -> dict[Profile, dict[str, float]]:
+        """The evidence that makes the score, and how much each weighs; all of it is cheap, whatever the profile.
+
+        The angle between the codes is reported but makes none: on short histories it was near chance. A single feature
+        has no others that its newest steps could be at odds with: what they are like tells less, and how near the
+        whole window is to normal ones tells more.
+        """
+        weights = dict.fromkeys(("reconstruction", "mahalanobis", "neighbours", *self._shapes()), 1.0)
+        weights |= {f"forecast_{steps}": 1.0 for steps in FORETOLD}
+        if self.config.features == 1:
+            weights["neighbours"] = 2.0
+            if "shape_recent" in weights:
+                weights["shape_recent"] = 0.5
+        if self.labelled is not None:
+            weights["labelled"] = 1.0
+        return {Profile.FAST: weights, Profile.ACCURATE: weights}
+
     @torch.no_grad()
     def fit_scaling(self, rows: Tensor) -> None:
         """Takes normal observations `[N, F]` in their units; NaN is a missing value."""
@@ -150,7 +168,7 @@ class SequenceGanomaly(nn.Module):
         return self.encoder(x)[1], self.discriminator(x)[1]
 
     def evidence(self, x: Tensor, profile: Profile = Profile.ACCURATE) -> dict[str, Tensor]:
-        """Prepared windows to `[B]` per evidence; larger is stranger. All of it is cheap, whatever the profile."""
+        """Prepared windows to `[B]` per evidence; larger is stranger."""
         z, output = self.generate(x)
         second, _ = self.encoder2(output)
         errors = (x - output).square()

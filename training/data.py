@@ -22,6 +22,7 @@ from stream_app.errors import UsageError
 from stream_app.files import read_csv, read_npz
 
 DEFAULT_WINDOW = 64
+LONG_WINDOW, LONG_SERIES = 96, 6  # steps; and how many such windows a series must hold
 SHORTEST_DEFAULT = 8
 MAX_ABS = 1e12
 
@@ -125,7 +126,9 @@ def from_arrays(
 
 
 def default_window(rows: int) -> int:
-    """64, or a quarter of a series that is too short for that: there must be windows that share nothing. 8 at least."""
+    """96 where a series holds six of them that share nothing; else 64, or a quarter of a series too short for that."""
+    if rows >= LONG_SERIES * LONG_WINDOW:
+        return LONG_WINDOW
     return min(DEFAULT_WINDOW, max(SHORTEST_DEFAULT, rows // 4))
 
 

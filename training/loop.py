@@ -6,7 +6,7 @@ ganomaly-stream train --kind image --data normal.npz --registry models --name im
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.calibration import Fitted, calibrate, write_sketch
-from model.config import Kind, Profile
+from model.config import Kind
 from model.detector import Detector, Floats, Network, pick_device, raw_evidence
 from model.errors import TrainingError
 from model.gate_report import GateReport
-from model.image import ImageGanomaly
 from model.lineage import Promotion
 from model.manifest import Manifest, TrainingData, TrainingRun
 from model.objectives import DEFAULT_OBJECTIVE
@@ -42,8 +41,6 @@ from training.split import Indices, Split
 from training.start import Recipe, start
 from training.steps import Step
 
-# Of windows: reported, but no part of the score, as it was near chance on short histories.
-UNUSED = ("latent",)
 # The evidence of windows is on a logarithmic scale; a factor of a half more often than not is drift, not an anomaly.
 LEAST_SCALE = {Kind.IMAGE: 0.0, Kind.SEQUENCE: 0.4}
 FIRST_STEPS, TIMED_STEPS = 3, 10  # of a trial: the first ones cost more
@@ -317,20 +314,13 @@ def _later_evidence(job: _Job, network: Network) -> dict[str, Floats] | None:
     )
 
 
-def _profiles(network: Network, raw: dict[str, Floats]) -> Mapping[Profile, Mapping[str, float]]:
-    if not isinstance(network, ImageGanomaly):
-        weights = {name: 1.0 for name in raw if name not in UNUSED}
-        return dict.fromkeys(Profile, weights)
-    return network.profiles
-
-
 def _calibrate(network: Network, dataset: Dataset, raw: dict[str, Floats], later: dict[str, Floats] | None) -> Fitted:
     if wrong := [name for name, values in raw.items() if not np.isfinite(values).all()]:
         raise TrainingError(
             f"training diverged: {', '.join(wrong)} of held-out records is not finite; nothing was saved"
         )
     try:
-        return calibrate(raw, _profiles(network, raw), least_scale=LEAST_SCALE[dataset.kind], later=later)
+        return calibrate(raw, network.profiles, least_scale=LEAST_SCALE[dataset.kind], later=later)
     except ValueError as error:
         raise TrainingError(
             f"training collapsed: held-out records can't be told apart ({error}); nothing was saved"

@@ -22,9 +22,9 @@ from detection.measure import Figures, pixels, quality
 from detection.protocols import Material
 from model.config import Kind
 from training.baselines import BASELINES, flat
-from training.data import DEFAULT_WINDOW, from_arrays
+from training.data import default_window, from_arrays
 
-WINDOW = 32
+WINDOWS = (32, 64)  # besides the product's own
 CALM = 30  # scores
 PATCH, STRIDE = 9, 2
 REMEMBERED = 8000
@@ -56,7 +56,7 @@ def baselines(material: Material, seed: int = 0, remembered: int = REMEMBERED) -
 def _series(material: Material, seed: int) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
     y, part = material.y[material.history :], material.part[material.history :]
-    for window in sorted({WINDOW, DEFAULT_WINDOW}):
+    for window in sorted({*WINDOWS, default_window(material.history)}):
         windows = from_arrays(material.test, material.kind, window=window).x
         normal, asked = windows[: material.history - window + 1], windows[material.history - window + 1 :]
         prepare = flat(material.kind, normal)

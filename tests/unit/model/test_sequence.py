@@ -43,7 +43,7 @@ def test_shapes_hold_for_every_length_and_feature_count(length: int, features: i
     assert network.localize(x).shape == x.shape
     assert network.localize(x).min() >= 0
     evidence = network.evidence(x)
-    shorter = {name for name, steps in (("shape_recent", 8), ("shape_64", 64)) if steps < length}
+    shorter = {name for name, steps in (("shape_recent", 8), ("shape_96", 96)) if steps < length}
     assert set(evidence) == ALWAYS | shorter
     assert all(value.shape == (3,) and torch.isfinite(value).all() for value in evidence.values())
 

@@ -104,8 +104,8 @@ def test_a_single_column_may_come_without_its_axis() -> None:
     assert from_arrays(np.arange(40), "sequence", window=32).x.shape == (9, 32, 1)
 
 
-@pytest.mark.parametrize(("rows", "window"), [(9, 8), (100, 25), (256, 64), (5000, 64)])
-def test_a_short_series_is_cut_into_shorter_windows(rows: int, window: int) -> None:
+@pytest.mark.parametrize(("rows", "window"), [(9, 8), (100, 25), (256, 64), (575, 64), (576, 96), (5000, 96)])
+def test_the_longer_a_series_the_longer_its_windows(rows: int, window: int) -> None:
     assert from_arrays(np.arange(rows), "sequence").x.shape == (rows - window + 1, window, 1)
 
 
