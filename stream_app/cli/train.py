@@ -60,7 +60,13 @@ def train(
     device: DeviceOption = None,
     window: Annotated[
         int | None,
-        typer.Option("--window", min=4, max=4096, help="Steps of a window cut from a series.", show_default="96, less of a short series"),
+        typer.Option(
+            "--window",
+            min=4,
+            max=4096,
+            help="Steps of a window cut from a series.",
+            show_default="96, less of a short series",
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="bce, feature-matching, lsgan, hinge, mocc or cd.", metavar="NAME")
