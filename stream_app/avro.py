@@ -22,7 +22,7 @@ from stream_app.settings import SchemaRegistrySettings
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
-_MAGIC = 0
+_MAGIC = b"\0"
 _HEAD = 5  # bytes: the magic one and the schema's id
 _KEPT = 1024  # schemas
 _UNKNOWN = 404
@@ -36,13 +36,17 @@ class AvroReader:
         self._registry = SchemaRegistry(url, settings.timeout) if url is not None else None
         self._schema_of = lru_cache(maxsize=_KEPT)(self._fetch)
 
+    def takes(self, value: bytes) -> bool:
+        """Whether a value that no header tells of is read as Avro: there is a registry, and it begins as Avro does."""
+        return self._registry is not None and in_wire_format(value)
+
     def read(self, value: bytes) -> dict[str, Any]:
         """The fields of a record.
 
         Raises RecordError for bytes or a schema that can't be read, and SchemaRegistryFault when that isn't for the
         record to answer.
         """
-        if len(value) < _HEAD or value[0] != _MAGIC:
+        if len(value) < _HEAD or not in_wire_format(value):
             raise DecodeError(
                 f"value: begins with {value[:_HEAD].hex(' ')}; Avro comes in Confluent's wire format: a zero byte, the "
                 "schema's id in 4 bytes, the body"
@@ -72,6 +76,11 @@ class AvroReader:
         except (library.schema.SchemaParseException, LookupError, RecursionError, TypeError, ValueError) as error:
             raise DecodeError(f"value: schema {identity} can't be used: {type(error).__name__}: {error}") from error
         return schema
+
+
+def in_wire_format(value: bytes) -> bool:
+    """Whether a value begins as Confluent's serializers begin it. No JSON text does: it has no byte of zero."""
+    return value[:1] == _MAGIC
 
 
 class SchemaRegistry:

@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from stream_app.avro import AvroReader
+from stream_app.avro import AvroReader, in_wire_format
 from stream_app.errors import (
     ContentTypeError,
     DecodeError,
@@ -208,12 +208,12 @@ class Decoder:
             raise DecodeError(f"value: not a readable {content_type}: {error}") from error
 
     def _read_fields(self, value: bytes, head: Head) -> dict[str, Any]:
-        if head.content_type in AVRO:
+        if head.content_type in AVRO or (_says_nothing(head) and self._avro.takes(value)):
             return fields_of(self._avro.read(value), bare=True)
         try:
             return fields_of(orjson.loads(value), bare=head.binary)
         except orjson.JSONDecodeError as error:
-            raise DecodeError(f"value: not JSON: {error}") from error
+            raise DecodeError(f"value: not JSON: {error}{_advice(head, value)}") from error
 
     def _take_fields(self, fields: dict[str, Any], record: RawRecord, index: int, decoded: Decoded) -> Numbers:
         if record.key is None and fields.get(STREAM) is not None:
@@ -309,6 +309,21 @@ class Decoder:
 def stream_of(record: RawRecord) -> str:
     """The stream a record belongs to: its key. Raises DecodeError where that isn't UTF-8."""
     return DEFAULT_STREAM if record.key is None else _key_text(record.key)
+
+
+def _says_nothing(head: Head) -> bool:
+    """Whether no header tells how the value is to be read; `shape` and `dtype` are for arrays."""
+    return head.content_type is None and head.shape is None and head.dtype is None
+
+
+def _advice(head: Head, value: bytes) -> str:
+    """For an error: what a value may be that isn't JSON, though no header says that it is something else."""
+    if _says_nothing(head) and in_wire_format(value):
+        return (
+            "; it begins with a zero byte, as Avro does: GANOMALY_SCHEMA_REGISTRY__URL says where its schema is, "
+            "a header content-type what it is otherwise"
+        )
+    return ""
 
 
 @lru_cache(maxsize=65536)

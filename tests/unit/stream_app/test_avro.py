@@ -120,9 +120,11 @@ def running() -> Iterator[Server]:
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def decoder(
@@ -151,6 +153,53 @@ def test_an_observation_is_read_and_null_is_a_missing_value(registry: Server, co
     assert decoded.rejected == []
     np.testing.assert_array_equal(decoded.observations.data, [[1.5, np.nan]])
     assert decoded.timed.tolist() == [False]
+
+
+def test_without_a_content_type_a_zero_byte_first_is_avro_and_all_else_is_json(registry: Server) -> None:
+    event = [("ce_specversion", b"1.0"), ("ce_id", b"7")]
+    records = (Record(OBSERVATION), json_record('{"data": [2, 3]}'), Record(FLAT, [("other", b"x")]))
+    decoded = decoder(registry).decode(chunk_of(*records, Record(BY_NAME, event)))
+    assert decoded.rejected == []
+    np.testing.assert_array_equal(decoded.observations.data, [[1.5, np.nan], [2, 3], [1.5, 3.5], [2, np.nan]])
+    assert decoded.event_times[2:].tolist() == [NOON + 0.25, NOON]
+    assert decoded.ids == [None, None, None, "7"]
+
+
+def test_a_value_of_one_zero_byte_is_told_what_avro_takes(registry: Server) -> None:
+    error = rejected(decoder(registry).decode(chunk_of(Record(b"\0"))))
+    assert "value: begins with 00; Avro comes in Confluent's wire format" in str(error)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("content-type", b"application/json")],
+        [("shape", b"2")],
+        [("dtype", b"uint8")],
+    ],
+)
+def test_headers_that_say_something_else_are_believed_and_the_registry_isnt_asked(
+    headers: list[tuple[str, bytes]],
+) -> None:
+    with running() as server:
+        error = rejected(decoder(server).decode(chunk_of(Record(OBSERVATION, headers))))
+        assert server.asked == []
+    assert str(error).startswith("value: not JSON: ")
+    assert "SCHEMA_REGISTRY" not in str(error)
+
+
+def test_raw_bytes_may_begin_with_a_zero_byte(registry: Server) -> None:
+    values = np.array([0.0, 2.5], np.float32)
+    headers = [("content-type", b"application/octet-stream"), ("shape", b"2"), ("dtype", b"float32")]
+    decoded = decoder(registry).decode(chunk_of(Record(values.tobytes(), headers)))
+    np.testing.assert_array_equal(decoded.observations.data, [values])
+
+
+def test_without_a_registry_a_zero_byte_first_is_no_json_and_both_ways_out_are_named() -> None:
+    error = rejected(Decoder(NAMED, LimitSettings()).decode(chunk_of(Record(OBSERVATION))))
+    assert isinstance(error, DecodeError)
+    assert str(error).startswith("value: not JSON: ")
+    assert "GANOMALY_SCHEMA_REGISTRY__URL says where its schema is, a header content-type" in str(error)
 
 
 def test_a_window_comes_with_its_time_and_its_stream(registry: Server) -> None:
