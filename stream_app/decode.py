@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stream_app.avro import AvroReader, in_wire_format
+from stream_app.clock import Clock, SystemClock
 from stream_app.errors import (
     ContentTypeError,
     DecodeError,
@@ -70,9 +71,11 @@ class _Group(NamedTuple):
 
 
 class Decoder:
-    """Reads chunks for one detector. Between chunks it keeps Avro schemas and no more; any number of threads may read.
+    """Reads chunks for one detector. Any number of threads may read.
 
-    `sequence` and `schema_registry` are the defaults unless told.
+    Between chunks it keeps Avro schemas, and which of them there are none of, and no more.
+
+    `sequence` and `schema_registry` are the defaults unless told, `clock` is the machine's.
     """
 
     def __init__(
@@ -81,11 +84,12 @@ class Decoder:
         limits: LimitSettings,
         sequence: SequenceSettings | None = None,
         schema_registry: SchemaRegistrySettings | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.spec = spec
         self._limits = limits
         self._sequence = sequence or SequenceSettings()
-        self._avro = AvroReader(schema_registry or SchemaRegistrySettings())
+        self._avro = AvroReader(schema_registry or SchemaRegistrySettings(), clock or SystemClock())
 
     def decode(self, chunk: Chunk) -> Decoded:
         """Reads every record of a chunk; those that can't be read are listed in `rejected`, never raised.

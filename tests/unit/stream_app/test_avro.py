@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from stream_app import avro as avro_module
+from stream_app.clock import Clock, ManualClock
 from stream_app.decode import Decoder, InputSpec
 from stream_app.errors import (
     ContentTypeError,
@@ -82,6 +84,7 @@ BY_NAME = bytes.fromhex("00 00000003 04 10 7072657373757265 00 08 666c6f77 02 00
 FLAT = bytes.fromhex("00 00000004 02 0000000000000c40 0000c03f f4fbe4be8267 0c 70756d702d33")
 LIST = bytes.fromhex("00 00000005 04 0000c03f 00000040 00")  # [1.5, 2]
 NOON = 1769860800.0
+RETRY_AFTER = 20.0
 
 
 class Server(ThreadingHTTPServer):
@@ -90,6 +93,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str | None]] = []  # path, authorization
+        self.answers: dict[int, Any] = dict(ANSWERS)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -98,8 +102,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers["Authorization"]))
         number = int(self.path.removeprefix("/apis/schemas/ids/"))
-        status = 200 if number in ANSWERS else number if 500 <= number < 600 else 404
-        body = json.dumps(ANSWERS.get(number, {"error_code": 40403, "message": "Schema not found"})).encode()
+        status = 200 if number in self.server.answers else number if 500 <= number < 600 else 404
+        body = json.dumps(
+            self.server.answers.get(number, {"error_code": 40403, "message": "Schema not found"})
+        ).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -128,10 +134,16 @@ def running() -> Iterator[Server]:
 
 
 def decoder(
-    server: Server, spec: InputSpec = NAMED, user: str = "", sequence: SequenceSettings | None = None
+    server: Server,
+    spec: InputSpec = NAMED,
+    user: str = "",
+    sequence: SequenceSettings | None = None,
+    clock: Clock | None = None,
 ) -> Decoder:
-    settings = SchemaRegistrySettings(url=SecretStr(f"http://{user}127.0.0.1:{server.server_port}/apis/"))
-    return Decoder(spec, LimitSettings(), sequence, settings)
+    settings = SchemaRegistrySettings(
+        url=SecretStr(f"http://{user}127.0.0.1:{server.server_port}/apis/"), retry_after=RETRY_AFTER
+    )
+    return Decoder(spec, LimitSettings(), sequence, settings, clock)
 
 
 def avro(value: bytes, content_type: str = "avro/binary", key: bytes | None = None) -> Record:
@@ -246,6 +258,48 @@ def test_a_schema_is_fetched_once() -> None:
         for _ in range(2):
             assert reader.decode(chunk_of(avro(OBSERVATION), avro(OBSERVATION), avro(FLAT))).rejected == []
         assert server.asked == [("/apis/schemas/ids/1", None), ("/apis/schemas/ids/4", None)]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(40, "value: no schema 40 in the registry at 127.0.0.1:"), (20, "PROTOBUF"), (22, "schema 22 can't be used")],
+)
+def test_a_burst_of_records_without_a_schema_asks_once_and_later_again(number: int, says: str) -> None:
+    clock = ManualClock()
+    with running() as server:
+        reader = decoder(server, UNNAMED, clock=clock)
+        burst = [avro(numbered(number)[:5] + OBSERVATION[5:]) for _ in range(50)]
+        for _ in range(2):
+            decoded = reader.decode(chunk_of(*burst))
+            assert len(decoded.rejected) == len(burst)
+            assert all(says in str(each.error) and isinstance(each.error, DecodeError) for each in decoded.rejected)
+        assert len(server.asked) == 1
+        server.answers[number] = ANSWERS[1]
+        clock.advance(RETRY_AFTER - 0.1)
+        assert len(reader.decode(chunk_of(*burst)).rejected) == len(burst)
+        assert len(server.asked) == 1
+        clock.advance(0.2)
+        assert reader.decode(chunk_of(*burst)).rejected == []
+        assert len(server.asked) == 2
+
+
+def test_a_schema_that_is_still_unknown_later_is_asked_for_once_in_each_while() -> None:
+    clock = ManualClock()
+    with running() as server:
+        reader = decoder(server, clock=clock)
+        for _ in range(3):
+            reader.decode(chunk_of(*[avro(numbered(40)) for _ in range(5)]))
+            clock.advance(RETRY_AFTER)
+        assert len(server.asked) == 3
+
+
+def test_of_many_unknown_schemas_the_newest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avro_module, "_KEPT", 2)
+    with running() as server:
+        reader = decoder(server, clock=ManualClock())
+        for number in (40, 41, 42, 42, 41, 40):
+            reader.decode(chunk_of(avro(numbered(number))))
+        assert [path.rpartition("/")[2] for path, _ in server.asked] == ["40", "41", "42", "40"]
 
 
 @pytest.mark.parametrize(
