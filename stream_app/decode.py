@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -51,6 +52,7 @@ STAGE = "decode"
 
 _PICTURE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _MAX_NPY_HEADER = 4096
+_NOT_FINITE = re.compile(r"(nan|inf(inity)?)\b", re.IGNORECASE)  # as many languages write it into their JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ class Decoder:
         try:
             return fields_of(orjson.loads(value), bare=head.binary)
         except orjson.JSONDecodeError as error:
-            raise DecodeError(f"value: not JSON: {error}{_advice(head, value)}") from error
+            raise DecodeError(f"value: not JSON: {error}{_advice(head, value, error)}") from error
 
     def _take_fields(self, fields: dict[str, Any], record: RawRecord, index: int, decoded: Decoded) -> Numbers:
         if record.key is None and fields.get(STREAM) is not None:
@@ -320,8 +322,12 @@ def _says_nothing(head: Head) -> bool:
     return head.content_type is None and head.shape is None and head.dtype is None
 
 
-def _advice(head: Head, value: bytes) -> str:
-    """For an error: what a value may be that isn't JSON, though no header says that it is something else."""
+def _advice(head: Head, value: bytes, error: orjson.JSONDecodeError) -> str:
+    """For an error: what a value may be that isn't JSON, and how else to say it."""
+    if _NOT_FINITE.match(error.doc, error.pos):
+        return (
+            "; NaN and Infinity aren't in JSON, whatever sequence.allow_nan is: a missing value of a sequence is null"
+        )
     if _says_nothing(head) and in_wire_format(value):
         return (
             "; it begins with a zero byte, as Avro does: GANOMALY_SCHEMA_REGISTRY__URL says where its schema is, "

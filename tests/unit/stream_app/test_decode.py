@@ -228,6 +228,28 @@ def test_nan_in_bytes_is_a_missing_value_only_where_that_is_set() -> None:
     np.testing.assert_array_equal(lenient.ready.data, [HOLES, WINDOW, HOLES])
 
 
+@pytest.mark.parametrize("allow_nan", [False, True])
+@pytest.mark.parametrize("word", ["NaN", "-NaN", "nan", "Infinity", "-Infinity", "inf"])
+@pytest.mark.parametrize("data", ["[1.0, {}]", "[[1, 2], [3, 4], [{}, 6], [7, 8], [9, 0]]"])
+def test_nan_and_infinity_as_words_arent_json_whatever_is_set(data: str, word: str, allow_nan: bool) -> None:
+    records = (json('{"data": [1, 2]}'), json(f'{{"data": {data.format(word)}}}'), json('{"data": [1, null]}'))
+    decoded = Decoder(SEQUENCE, LimitSettings(), SequenceSettings(allow_nan=allow_nan)).decode(chunk_of(*records))
+    assert decoded.observations.index.tolist() == [0, 2]
+    (rejected,) = decoded.rejected
+    assert isinstance(rejected.error, DecodeError)
+    assert str(rejected.error).startswith("value: not JSON: ")
+    assert str(rejected.error).endswith(
+        "; NaN and Infinity aren't in JSON, whatever sequence.allow_nan is: a missing value of a sequence is null"
+    )
+
+
+@pytest.mark.parametrize("data", ["[1, nanny]", "[1, information]", '[1, "NaN"', "[1e999, NaN]"])
+def test_json_that_is_broken_in_another_way_is_not_said_to_hold_nan(data: str) -> None:
+    (rejected,) = decoder(SEQUENCE).decode(chunk_of(json(f'{{"data": {data}}}'))).rejected
+    assert str(rejected.error).startswith("value: not JSON: ")
+    assert "Infinity aren't" not in str(rejected.error)
+
+
 def test_nan_in_a_picture_is_an_error_whatever_is_set() -> None:
     lenient = Decoder(IMAGE, LimitSettings(), SequenceSettings(allow_nan=True))
     (rejected,) = lenient.decode(chunk_of(raw(np.full((4, 6), np.nan)))).rejected
