@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from stream_app.errors import (
 )
 from stream_app.records import Decoded, Kind
 from stream_app.settings import LimitSettings, SchemaRegistrySettings, SequenceSettings, load_settings
+from tests.schema_registry import Server, running
 from tests.unit.stream_app.raw import Record, chunk_of
 from tests.unit.stream_app.raw import json as json_record
 
@@ -87,50 +85,10 @@ NOON = 1769860800.0
 RETRY_AFTER = 20.0
 
 
-class Server(ThreadingHTTPServer):
-    """A schema registry that answers what it is told to, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str | None]] = []  # path, authorization
-        self.answers: dict[int, Any] = dict(ANSWERS)
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["Authorization"]))
-        number = int(self.path.removeprefix("/apis/schemas/ids/"))
-        status = 200 if number in self.server.answers else number if 500 <= number < 600 else 404
-        body = json.dumps(
-            self.server.answers.get(number, {"error_code": 40403, "message": "Schema not found"})
-        ).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Server]:
-    with running() as server:
+    with running(ANSWERS) as server:
         yield server
-
-
-@contextmanager
-def running() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def decoder(
@@ -193,7 +151,7 @@ def test_a_value_of_one_zero_byte_is_told_what_avro_takes(registry: Server) -> N
 def test_headers_that_say_something_else_are_believed_and_the_registry_isnt_asked(
     headers: list[tuple[str, bytes]],
 ) -> None:
-    with running() as server:
+    with running(ANSWERS) as server:
         error = rejected(decoder(server).decode(chunk_of(Record(OBSERVATION, headers))))
         assert server.asked == []
     assert str(error).startswith("value: not JSON: ")
@@ -253,7 +211,7 @@ def test_nan_is_a_missing_value_where_that_is_set_and_infinity_never(registry: S
 
 
 def test_a_schema_is_fetched_once() -> None:
-    with running() as server:
+    with running(ANSWERS) as server:
         reader = decoder(server)
         for _ in range(2):
             assert reader.decode(chunk_of(avro(OBSERVATION), avro(OBSERVATION), avro(FLAT))).rejected == []
@@ -266,7 +224,7 @@ def test_a_schema_is_fetched_once() -> None:
 )
 def test_a_burst_of_records_without_a_schema_asks_once_and_later_again(number: int, says: str) -> None:
     clock = ManualClock()
-    with running() as server:
+    with running(ANSWERS) as server:
         reader = decoder(server, UNNAMED, clock=clock)
         burst = [avro(numbered(number)[:5] + OBSERVATION[5:]) for _ in range(50)]
         for _ in range(2):
@@ -285,7 +243,7 @@ def test_a_burst_of_records_without_a_schema_asks_once_and_later_again(number: i
 
 def test_a_schema_that_is_still_unknown_later_is_asked_for_once_in_each_while() -> None:
     clock = ManualClock()
-    with running() as server:
+    with running(ANSWERS) as server:
         reader = decoder(server, clock=clock)
         for _ in range(3):
             reader.decode(chunk_of(*[avro(numbered(40)) for _ in range(5)]))
@@ -295,7 +253,7 @@ def test_a_schema_that_is_still_unknown_later_is_asked_for_once_in_each_while() 
 
 def test_of_many_unknown_schemas_the_newest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(avro_module, "_KEPT", 2)
-    with running() as server:
+    with running(ANSWERS) as server:
         reader = decoder(server, clock=ManualClock())
         for number in (40, 41, 42, 42, 41, 40):
             reader.decode(chunk_of(avro(numbered(number))))
@@ -358,7 +316,7 @@ def test_a_registry_out_of_reach_ends_the_worker_and_keeps_the_password_to_itsel
 
 
 def test_user_and_password_of_the_url_are_sent() -> None:
-    with running() as server:
+    with running(ANSWERS) as server:
         assert decoder(server, user="key:p%40ss@").decode(chunk_of(avro(OBSERVATION))).rejected == []
         assert server.asked == [("/apis/schemas/ids/1", "Basic a2V5OnBAc3M=")]
 
