@@ -11,30 +11,41 @@ import io
 import json
 from functools import lru_cache
 from http.client import HTTPException
+from threading import Lock
 from types import ModuleType
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
+from stream_app.clock import Clock
 from stream_app.errors import ContentTypeError, DecodeError, SchemaRegistryFault
 from stream_app.settings import SchemaRegistrySettings
 
 MEDIA_TYPE = "application/vnd.schemaregistry.v1+json"
 
-_MAGIC = 0
+_MAGIC = b"\0"
 _HEAD = 5  # bytes: the magic one and the schema's id
-_KEPT = 1024  # schemas
+_KEPT = 1024  # schemas, and as many ids without one
 _UNKNOWN = 404
 
 
 class AvroReader:
-    """Reads Avro values. Schemas are fetched in the thread that reads, and kept; any number of threads may read."""
+    """Reads Avro values. Schemas are fetched in the thread that reads, and kept; any number of threads may read.
 
-    def __init__(self, settings: SchemaRegistrySettings) -> None:
+    That there is none, or none that can be used, is kept for `settings.retry_after`: a burst of such records is one
+    question, and a schema that is registered later is found.
+    """
+
+    def __init__(self, settings: SchemaRegistrySettings, clock: Clock) -> None:
         url = settings.url.get_secret_value() if settings.url is not None else None
         self._registry = SchemaRegistry(url, settings.timeout) if url is not None else None
         self._schema_of = lru_cache(maxsize=_KEPT)(self._fetch)
+        self._refusals = _Refusals(settings.retry_after, clock)
+
+    def takes(self, value: bytes) -> bool:
+        """Whether a value that no header tells of is read as Avro: there is a registry, and it begins as Avro does."""
+        return self._registry is not None and in_wire_format(value)
 
     def read(self, value: bytes) -> dict[str, Any]:
         """The fields of a record.
@@ -42,7 +53,7 @@ class AvroReader:
         Raises RecordError for bytes or a schema that can't be read, and SchemaRegistryFault when that isn't for the
         record to answer.
         """
-        if len(value) < _HEAD or value[0] != _MAGIC:
+        if len(value) < _HEAD or not in_wire_format(value):
             raise DecodeError(
                 f"value: begins with {value[:_HEAD].hex(' ')}; Avro comes in Confluent's wire format: a zero byte, the "
                 "schema's id in 4 bytes, the body"
@@ -65,13 +76,42 @@ class AvroReader:
             raise ContentTypeError(
                 "content-type: Avro needs a schema registry; GANOMALY_SCHEMA_REGISTRY__URL says where it is"
             )
-        text = self._registry.schema(identity)
+        self._refusals.check(identity)
         try:
-            schema = library.parse_schema(json.loads(text))
-            _takes_bytes(schema, {})
-        except (library.schema.SchemaParseException, LookupError, RecursionError, TypeError, ValueError) as error:
-            raise DecodeError(f"value: schema {identity} can't be used: {type(error).__name__}: {error}") from error
-        return schema
+            return _parsed(library, identity, self._registry.schema(identity))
+        except DecodeError as error:
+            self._refusals.add(identity, str(error))
+            raise
+
+
+class _Refusals:
+    """Why there is no schema of an id, as long as that is believed; of the newest ids only."""
+
+    def __init__(self, lasting: float, clock: Clock) -> None:
+        self._lasting = lasting
+        self._clock = clock
+        self._lock = Lock()
+        self._reasons: dict[int, tuple[float, str]] = {}  # until when, and why; the oldest first
+
+    def check(self, identity: int) -> None:
+        """Raises DecodeError with the reason, if there is one."""
+        with self._lock:
+            until, reason = self._reasons.get(identity, (0.0, ""))
+        if reason and self._clock.monotonic() < until:
+            raise DecodeError(reason)
+
+    def add(self, identity: int, reason: str) -> None:
+        """Believes it from now on."""
+        with self._lock:
+            self._reasons.pop(identity, None)
+            self._reasons[identity] = self._clock.monotonic() + self._lasting, reason
+            if len(self._reasons) > _KEPT:
+                del self._reasons[next(iter(self._reasons))]
+
+
+def in_wire_format(value: bytes) -> bool:
+    """Whether a value begins as Confluent's serializers begin it. No JSON text does: it has no byte of zero."""
+    return value[:1] == _MAGIC
 
 
 class SchemaRegistry:
@@ -121,6 +161,15 @@ def _library() -> ModuleType:
     except ImportError as error:
         raise ContentTypeError("content-type: Avro needs an extra: pip install 'ganomaly-stream[avro]'") from error
     return fastavro
+
+
+def _parsed(library: ModuleType, identity: int, text: str) -> Any:
+    try:
+        schema = library.parse_schema(json.loads(text))
+        _takes_bytes(schema, {})
+    except (library.schema.SchemaParseException, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DecodeError(f"value: schema {identity} can't be used: {type(error).__name__}: {error}") from error
+    return schema
 
 
 def _takes_bytes(schema: Any, named: dict[str, bool | None]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,8 @@ import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from stream_app.avro import AvroReader
+from stream_app.avro import AvroReader, in_wire_format
+from stream_app.clock import Clock, SystemClock
 from stream_app.errors import (
     ContentTypeError,
     DecodeError,
@@ -50,6 +52,7 @@ STAGE = "decode"
 
 _PICTURE_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _MAX_NPY_HEADER = 4096
+_NOT_FINITE = re.compile(r"(nan|inf(inity)?)\b", re.IGNORECASE)  # as many languages write it into their JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,11 @@ class _Group(NamedTuple):
 
 
 class Decoder:
-    """Reads chunks for one detector. Between chunks it keeps Avro schemas and no more; any number of threads may read.
+    """Reads chunks for one detector. Any number of threads may read.
 
-    `sequence` and `schema_registry` are the defaults unless told.
+    Between chunks it keeps Avro schemas, and which of them there are none of, and no more.
+
+    `sequence` and `schema_registry` are the defaults unless told, `clock` is the machine's.
     """
 
     def __init__(
@@ -81,11 +86,12 @@ class Decoder:
         limits: LimitSettings,
         sequence: SequenceSettings | None = None,
         schema_registry: SchemaRegistrySettings | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.spec = spec
         self._limits = limits
         self._sequence = sequence or SequenceSettings()
-        self._avro = AvroReader(schema_registry or SchemaRegistrySettings())
+        self._avro = AvroReader(schema_registry or SchemaRegistrySettings(), clock or SystemClock())
 
     def decode(self, chunk: Chunk) -> Decoded:
         """Reads every record of a chunk; those that can't be read are listed in `rejected`, never raised.
@@ -208,12 +214,12 @@ class Decoder:
             raise DecodeError(f"value: not a readable {content_type}: {error}") from error
 
     def _read_fields(self, value: bytes, head: Head) -> dict[str, Any]:
-        if head.content_type in AVRO:
+        if head.content_type in AVRO or (_says_nothing(head) and self._avro.takes(value)):
             return fields_of(self._avro.read(value), bare=True)
         try:
             return fields_of(orjson.loads(value), bare=head.binary)
         except orjson.JSONDecodeError as error:
-            raise DecodeError(f"value: not JSON: {error}") from error
+            raise DecodeError(f"value: not JSON: {error}{_advice(head, value, error)}") from error
 
     def _take_fields(self, fields: dict[str, Any], record: RawRecord, index: int, decoded: Decoded) -> Numbers:
         if record.key is None and fields.get(STREAM) is not None:
@@ -309,6 +315,25 @@ class Decoder:
 def stream_of(record: RawRecord) -> str:
     """The stream a record belongs to: its key. Raises DecodeError where that isn't UTF-8."""
     return DEFAULT_STREAM if record.key is None else _key_text(record.key)
+
+
+def _says_nothing(head: Head) -> bool:
+    """Whether no header tells how the value is to be read; `shape` and `dtype` are for arrays."""
+    return head.content_type is None and head.shape is None and head.dtype is None
+
+
+def _advice(head: Head, value: bytes, error: orjson.JSONDecodeError) -> str:
+    """For an error: what a value may be that isn't JSON, and how else to say it."""
+    if _NOT_FINITE.match(error.doc, error.pos):
+        return (
+            "; NaN and Infinity aren't in JSON, whatever sequence.allow_nan is: a missing value of a sequence is null"
+        )
+    if _says_nothing(head) and in_wire_format(value):
+        return (
+            "; it begins with a zero byte, as Avro does: GANOMALY_SCHEMA_REGISTRY__URL says where its schema is, "
+            "a header content-type what it is otherwise"
+        )
+    return ""
 
 
 @lru_cache(maxsize=65536)

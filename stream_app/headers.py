@@ -34,9 +34,11 @@ _OWN_HEADERS = frozenset({"content-type", "shape", "dtype", "ce_specversion", "c
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a record's headers say. `binary`: a CloudEvent in binary mode, whose value is the bare data."""
+    """What a record's headers say; `content_type` is None where none of them says it. `binary`: a CloudEvent in binary
+    mode, whose value is the bare data.
+    """
 
-    content_type: str = JSON
+    content_type: str | None = None
     shape: tuple[int, ...] | None = None
     dtype: np.dtype[Any] | None = None
     id: str | None = None
@@ -55,7 +57,7 @@ def read_headers(headers: tuple[tuple[str, bytes], ...], limit: int) -> Head:
     if "ce_specversion" in named and not _SPEC_VERSION.fullmatch(named["ce_specversion"]):
         raise DecodeError(f"ce_specversion: {named['ce_specversion'][:40]!r}; CloudEvents 1.x are read")
     return Head(
-        _content_type(named.get("content-type", JSON)),
+        _content_type(named["content-type"]) if "content-type" in named else None,
         _parse_shape(named["shape"]) if "shape" in named else None,
         _parse_dtype(named["dtype"]) if "dtype" in named else None,
         named.get("ce_id"),

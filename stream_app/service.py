@@ -250,5 +250,5 @@ class DetectorService:
     def _route(self, topic: str, detector: Detector) -> Route:
         settings, spec = self._settings, spec_of(detector)
         announcer = Announcer(spec.kind, settings, self._store, self._clock)
-        decoder = Decoder(spec, settings.limits, settings.sequence, settings.schema_registry)
+        decoder = Decoder(spec, settings.limits, settings.sequence, settings.schema_registry, self._clock)
         return Route(topic, detector.name, decoder, announcer)

@@ -50,10 +50,10 @@ def time_of(value: Any) -> float:
     """Seconds since the Unix epoch of a field `timestamp`. Raises DecodeError or LimitError."""
     if isinstance(value, datetime):
         return seconds_of(value)
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value:
         raise DecodeError(
             f"{TIMESTAMP}: expected RFC 3339 text, in Avro also a long of logical type timestamp-millis; "
-            f"got {type(value).__name__}"
+            f"got {_shown(value)}"
         )
     return parse_time(TIMESTAMP, text_of(value, TIMESTAMP, _LONGEST_TIME))
 
@@ -61,7 +61,7 @@ def time_of(value: Any) -> float:
 def text_of(value: Any, field: str, limit: int) -> str:
     """A text of at most `limit` bytes. Raises DecodeError or LimitError."""
     if not isinstance(value, str) or not value:
-        raise DecodeError(f"{field}: expected text, got {type(value).__name__}")
+        raise DecodeError(f"{field}: expected text, got {_shown(value)}")
     if len(value.encode()) > limit:
         raise LimitError(f"{field}: {len(value.encode())} bytes are more than {limit}")
     return value
@@ -101,6 +101,11 @@ def listed(names: Collection[str]) -> str:
         first = list(names)[:_MOST_NAMED]
         return f"{listed(first)} and {len(names) - _MOST_NAMED} more"
     return shown
+
+
+def _shown(value: Any) -> str:
+    """For an error: the value if it is a plain one, else its type."""
+    return repr(value) if isinstance(value, str | int | float) else type(value).__name__
 
 
 def _flat(data: Any) -> tuple[list[Any], tuple[int, ...]]:

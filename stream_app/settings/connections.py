@@ -84,6 +84,9 @@ class SchemaRegistrySettings(Section):
     timeout: PositiveSeconds = Field(
         5.0, description="for an answer; a registry that gives none ends the worker (exit code 1)"
     )
+    retry_after: PositiveSeconds = Field(
+        30.0, description="before a registry that doesn't know a schema, or has one that can't be used, is asked again"
+    )
 
     @field_validator("url")
     @classmethod

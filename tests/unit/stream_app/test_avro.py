@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from stream_app import avro as avro_module
+from stream_app.clock import Clock, ManualClock
 from stream_app.decode import Decoder, InputSpec
 from stream_app.errors import (
     ContentTypeError,
@@ -29,6 +28,7 @@ from stream_app.errors import (
 )
 from stream_app.records import Decoded, Kind
 from stream_app.settings import LimitSettings, SchemaRegistrySettings, SequenceSettings, load_settings
+from tests.schema_registry import Server, running
 from tests.unit.stream_app.raw import Record, chunk_of
 from tests.unit.stream_app.raw import json as json_record
 
@@ -82,54 +82,26 @@ BY_NAME = bytes.fromhex("00 00000003 04 10 7072657373757265 00 08 666c6f77 02 00
 FLAT = bytes.fromhex("00 00000004 02 0000000000000c40 0000c03f f4fbe4be8267 0c 70756d702d33")
 LIST = bytes.fromhex("00 00000005 04 0000c03f 00000040 00")  # [1.5, 2]
 NOON = 1769860800.0
-
-
-class Server(ThreadingHTTPServer):
-    """A schema registry that answers what it is told to, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str | None]] = []  # path, authorization
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["Authorization"]))
-        number = int(self.path.removeprefix("/apis/schemas/ids/"))
-        status = 200 if number in ANSWERS else number if 500 <= number < 600 else 404
-        body = json.dumps(ANSWERS.get(number, {"error_code": 40403, "message": "Schema not found"})).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
+RETRY_AFTER = 20.0
 
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Server]:
-    with running() as server:
+    with running(ANSWERS) as server:
         yield server
-
-
-@contextmanager
-def running() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def decoder(
-    server: Server, spec: InputSpec = NAMED, user: str = "", sequence: SequenceSettings | None = None
+    server: Server,
+    spec: InputSpec = NAMED,
+    user: str = "",
+    sequence: SequenceSettings | None = None,
+    clock: Clock | None = None,
 ) -> Decoder:
-    settings = SchemaRegistrySettings(url=SecretStr(f"http://{user}127.0.0.1:{server.server_port}/apis/"))
-    return Decoder(spec, LimitSettings(), sequence, settings)
+    settings = SchemaRegistrySettings(
+        url=SecretStr(f"http://{user}127.0.0.1:{server.server_port}/apis/"), retry_after=RETRY_AFTER
+    )
+    return Decoder(spec, LimitSettings(), sequence, settings, clock)
 
 
 def avro(value: bytes, content_type: str = "avro/binary", key: bytes | None = None) -> Record:
@@ -151,6 +123,53 @@ def test_an_observation_is_read_and_null_is_a_missing_value(registry: Server, co
     assert decoded.rejected == []
     np.testing.assert_array_equal(decoded.observations.data, [[1.5, np.nan]])
     assert decoded.timed.tolist() == [False]
+
+
+def test_without_a_content_type_a_zero_byte_first_is_avro_and_all_else_is_json(registry: Server) -> None:
+    event = [("ce_specversion", b"1.0"), ("ce_id", b"7")]
+    records = (Record(OBSERVATION), json_record('{"data": [2, 3]}'), Record(FLAT, [("other", b"x")]))
+    decoded = decoder(registry).decode(chunk_of(*records, Record(BY_NAME, event)))
+    assert decoded.rejected == []
+    np.testing.assert_array_equal(decoded.observations.data, [[1.5, np.nan], [2, 3], [1.5, 3.5], [2, np.nan]])
+    assert decoded.event_times[2:].tolist() == [NOON + 0.25, NOON]
+    assert decoded.ids == [None, None, None, "7"]
+
+
+def test_a_value_of_one_zero_byte_is_told_what_avro_takes(registry: Server) -> None:
+    error = rejected(decoder(registry).decode(chunk_of(Record(b"\0"))))
+    assert "value: begins with 00; Avro comes in Confluent's wire format" in str(error)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("content-type", b"application/json")],
+        [("shape", b"2")],
+        [("dtype", b"uint8")],
+    ],
+)
+def test_headers_that_say_something_else_are_believed_and_the_registry_isnt_asked(
+    headers: list[tuple[str, bytes]],
+) -> None:
+    with running(ANSWERS) as server:
+        error = rejected(decoder(server).decode(chunk_of(Record(OBSERVATION, headers))))
+        assert server.asked == []
+    assert str(error).startswith("value: not JSON: ")
+    assert "SCHEMA_REGISTRY" not in str(error)
+
+
+def test_raw_bytes_may_begin_with_a_zero_byte(registry: Server) -> None:
+    values = np.array([0.0, 2.5], np.float32)
+    headers = [("content-type", b"application/octet-stream"), ("shape", b"2"), ("dtype", b"float32")]
+    decoded = decoder(registry).decode(chunk_of(Record(values.tobytes(), headers)))
+    np.testing.assert_array_equal(decoded.observations.data, [values])
+
+
+def test_without_a_registry_a_zero_byte_first_is_no_json_and_both_ways_out_are_named() -> None:
+    error = rejected(Decoder(NAMED, LimitSettings()).decode(chunk_of(Record(OBSERVATION))))
+    assert isinstance(error, DecodeError)
+    assert str(error).startswith("value: not JSON: ")
+    assert "GANOMALY_SCHEMA_REGISTRY__URL says where its schema is, a header content-type" in str(error)
 
 
 def test_a_window_comes_with_its_time_and_its_stream(registry: Server) -> None:
@@ -192,11 +211,53 @@ def test_nan_is_a_missing_value_where_that_is_set_and_infinity_never(registry: S
 
 
 def test_a_schema_is_fetched_once() -> None:
-    with running() as server:
+    with running(ANSWERS) as server:
         reader = decoder(server)
         for _ in range(2):
             assert reader.decode(chunk_of(avro(OBSERVATION), avro(OBSERVATION), avro(FLAT))).rejected == []
         assert server.asked == [("/apis/schemas/ids/1", None), ("/apis/schemas/ids/4", None)]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(40, "value: no schema 40 in the registry at 127.0.0.1:"), (20, "PROTOBUF"), (22, "schema 22 can't be used")],
+)
+def test_a_burst_of_records_without_a_schema_asks_once_and_later_again(number: int, says: str) -> None:
+    clock = ManualClock()
+    with running(ANSWERS) as server:
+        reader = decoder(server, UNNAMED, clock=clock)
+        burst = [avro(numbered(number)[:5] + OBSERVATION[5:]) for _ in range(50)]
+        for _ in range(2):
+            decoded = reader.decode(chunk_of(*burst))
+            assert len(decoded.rejected) == len(burst)
+            assert all(says in str(each.error) and isinstance(each.error, DecodeError) for each in decoded.rejected)
+        assert len(server.asked) == 1
+        server.answers[number] = ANSWERS[1]
+        clock.advance(RETRY_AFTER - 0.1)
+        assert len(reader.decode(chunk_of(*burst)).rejected) == len(burst)
+        assert len(server.asked) == 1
+        clock.advance(0.2)
+        assert reader.decode(chunk_of(*burst)).rejected == []
+        assert len(server.asked) == 2
+
+
+def test_a_schema_that_is_still_unknown_later_is_asked_for_once_in_each_while() -> None:
+    clock = ManualClock()
+    with running(ANSWERS) as server:
+        reader = decoder(server, clock=clock)
+        for _ in range(3):
+            reader.decode(chunk_of(*[avro(numbered(40)) for _ in range(5)]))
+            clock.advance(RETRY_AFTER)
+        assert len(server.asked) == 3
+
+
+def test_of_many_unknown_schemas_the_newest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avro_module, "_KEPT", 2)
+    with running(ANSWERS) as server:
+        reader = decoder(server, clock=ManualClock())
+        for number in (40, 41, 42, 42, 41, 40):
+            reader.decode(chunk_of(avro(numbered(number))))
+        assert [path.rpartition("/")[2] for path, _ in server.asked] == ["40", "41", "42", "40"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +316,7 @@ def test_a_registry_out_of_reach_ends_the_worker_and_keeps_the_password_to_itsel
 
 
 def test_user_and_password_of_the_url_are_sent() -> None:
-    with running() as server:
+    with running(ANSWERS) as server:
         assert decoder(server, user="key:p%40ss@").decode(chunk_of(avro(OBSERVATION))).rejected == []
         assert server.asked == [("/apis/schemas/ids/1", "Basic a2V5OnBAc3M=")]
 

@@ -228,6 +228,28 @@ def test_nan_in_bytes_is_a_missing_value_only_where_that_is_set() -> None:
     np.testing.assert_array_equal(lenient.ready.data, [HOLES, WINDOW, HOLES])
 
 
+@pytest.mark.parametrize("allow_nan", [False, True])
+@pytest.mark.parametrize("word", ["NaN", "-NaN", "nan", "Infinity", "-Infinity", "inf"])
+@pytest.mark.parametrize("data", ["[1.0, {}]", "[[1, 2], [3, 4], [{}, 6], [7, 8], [9, 0]]"])
+def test_nan_and_infinity_as_words_arent_json_whatever_is_set(data: str, word: str, allow_nan: bool) -> None:
+    records = (json('{"data": [1, 2]}'), json(f'{{"data": {data.format(word)}}}'), json('{"data": [1, null]}'))
+    decoded = Decoder(SEQUENCE, LimitSettings(), SequenceSettings(allow_nan=allow_nan)).decode(chunk_of(*records))
+    assert decoded.observations.index.tolist() == [0, 2]
+    (rejected,) = decoded.rejected
+    assert isinstance(rejected.error, DecodeError)
+    assert str(rejected.error).startswith("value: not JSON: ")
+    assert str(rejected.error).endswith(
+        "; NaN and Infinity aren't in JSON, whatever sequence.allow_nan is: a missing value of a sequence is null"
+    )
+
+
+@pytest.mark.parametrize("data", ["[1, nanny]", "[1, information]", '[1, "NaN"', "[1e999, NaN]"])
+def test_json_that_is_broken_in_another_way_is_not_said_to_hold_nan(data: str) -> None:
+    (rejected,) = decoder(SEQUENCE).decode(chunk_of(json(f'{{"data": {data}}}'))).rejected
+    assert str(rejected.error).startswith("value: not JSON: ")
+    assert "Infinity aren't" not in str(rejected.error)
+
+
 def test_nan_in_a_picture_is_an_error_whatever_is_set() -> None:
     lenient = Decoder(IMAGE, LimitSettings(), SequenceSettings(allow_nan=True))
     (rejected,) = lenient.decode(chunk_of(raw(np.full((4, 6), np.nan)))).rejected
@@ -354,6 +376,69 @@ def test_cloudevents_headers_and_json_fields_are_taken_over() -> None:
     assert decoded.streams == ["camera-1", "s", "default"]
     assert decoded.event_times.tolist() == [1769857200.0, 1769860800.0, 1_700_000_000.0]
     assert decoded.timed.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "says"),
+    [
+        ("0", "got 0"),
+        ("-1", "got -1"),
+        ("1767225600000", "got 1767225600000"),
+        ("1e300", "got 1e+300"),
+        ("-0.5", "got -0.5"),
+        ("true", "got True"),
+        ("false", "got False"),
+        ('""', "got ''"),
+        ("[]", "got list"),
+        ("{}", "got dict"),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_timestamp_that_is_no_text_is_a_dead_letter_that_says_what_it_is(
+    timestamp: str, says: str, bare: bool
+) -> None:
+    text = f'{{"flow": 1, "pressure": 2, "timestamp": {timestamp}}}'
+    record = event(text) if bare else json(f'{{"data": [1, 2], "timestamp": {timestamp}}}')
+    (rejected,) = decoder(NAMED).decode(chunk_of(record)).rejected
+    assert isinstance(rejected.error, DecodeError)
+    assert str(rejected.error).startswith("timestamp: expected RFC 3339 text")
+    assert str(rejected.error).endswith(f"; {says}")
+
+
+@pytest.mark.parametrize("text", [" ", "null", "-1", "1767225600", "-2026-01-01", "0000-01-01", "10000-01-01"])
+def test_a_timestamp_of_another_text_is_a_dead_letter_that_quotes_it(text: str) -> None:
+    (rejected,) = decoder(SEQUENCE).decode(chunk_of(json(f'{{"data": [1, 2], "timestamp": "{text}"}}'))).rejected
+    assert isinstance(rejected.error, DecodeError)
+    assert f"timestamp: {text!r} isn't an RFC 3339 time" in str(rejected.error)
+
+
+def test_a_timestamp_of_null_is_the_same_as_none() -> None:
+    ce_time = ("ce_time", b"2026-01-31T12:00:00Z")
+    records = (
+        json('{"data": [1, 2], "timestamp": null}'),
+        json('{"data": [1, 2]}'),
+        event('{"flow": 1, "pressure": 2, "timestamp": null}', ce_time),
+        event('{"flow": 1, "pressure": 2}', ce_time),
+    )
+    decoded = decoder(NAMED).decode(chunk_of(*records))
+    assert decoded.rejected == []
+    assert decoded.event_times.tolist() == [1_700_000_000.0] * 2 + [1769860800.0] * 2
+    assert decoded.timed.tolist() == [False, False, True, True]
+
+
+def test_times_before_1970_are_times() -> None:
+    decoded = decoder(SEQUENCE).decode(chunk_of(json('{"data": [1, 2], "timestamp": "1969-12-31T23:59:59Z"}')))
+    assert decoded.rejected == []
+    assert decoded.event_times.tolist() == [-1.0]
+    assert decoded.timed.tolist() == [True]
+
+
+@pytest.mark.parametrize(("stream", "says"), [("0", "0"), ('""', "''"), ("false", "False"), ("[]", "list")])
+def test_a_stream_that_is_no_text_is_a_dead_letter_that_says_what_it_is(stream: str, says: str) -> None:
+    record = json(f'{{"data": [1, 2], "stream": {stream}}}', key=None)
+    (rejected,) = decoder(SEQUENCE).decode(chunk_of(record)).rejected
+    assert isinstance(rejected.error, DecodeError)
+    assert str(rejected.error) == f"stream: expected text, got {says}"
 
 
 @given(
