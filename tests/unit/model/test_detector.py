@@ -34,6 +34,17 @@ def test_a_score_does_not_depend_on_the_batch(loaded: tuple[Detector, NDArray[np
             np.testing.assert_allclose(raw, values[: len(raw)], rtol=2e-3, atol=1e-5)
 
 
+def test_a_window_has_one_and_the_same_score_however_many_come_with_it(
+    sequence_parts: Parts, registry: Registry
+) -> None:
+    version = registry.save(sequence_parts.manifest, sequence_parts.network, "card")
+    detector, windows = registry.load("unit", version, device="cpu"), sequence_parts.records[:256]
+    whole = detector.score(windows).score
+    for size in range(1, 40):
+        for start in range(0, 256 - size, 37):
+            np.testing.assert_array_equal(detector.score(windows[start : start + size]).score, whole[start:][:size])
+
+
 def test_a_score_is_the_same_each_time_and_for_each_neighbour(loaded: tuple[Detector, NDArray[np.generic]]) -> None:
     detector, records = loaded
     first = detector.score(records[:50]).score
