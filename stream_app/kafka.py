@@ -16,6 +16,7 @@ from aiokafka.helpers import create_ssl_context
 from stream_app.errors import BrokerUnavailable, SettingsError
 from stream_app.settings import KafkaSettings
 
+_CANCELLED_AGAIN_AFTER = 0.5  # seconds
 _CONNECTING_SECONDS = 1.0  # for a connection attempt to come to its end once nobody wants it any more
 
 
@@ -73,6 +74,20 @@ async def start(client: Startable) -> None:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         raise
+
+
+async def end_tasks(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks, and returns when all of them have ended, whatever they raise.
+
+    Once is not enough for a task that reads a topic: while aiokafka closes a consumer it takes a cancellation for the
+    one that it has sent to its own fetching, and the task goes on as if nothing had been.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCELLED_AGAIN_AFTER)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what they raised has been seen
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from stream_app.errors import GanomalyError, WorkerFault
 from stream_app.health import Health
 from stream_app.history import read_before
 from stream_app.http import HttpServer
+from stream_app.kafka import end_tasks
 from stream_app.labels import LabelFollower
 from stream_app.lane import Services
 from stream_app.log import get_logger
@@ -95,7 +96,7 @@ class Worker:
             self.scoring.start()
             stack.push_async_callback(self._app.stop)
             labels = asyncio.create_task(self._watched(self._labels.run()))
-            stack.push_async_callback(_end_task, labels)
+            stack.push_async_callback(end_tasks, labels)
             # Together: joining the group takes as long as loading the models.
             await asyncio.gather(self._app.start(), self._open_routes())
             log.info("worker started", http=f"http://{settings.http.host}:{self.http.port}")
@@ -158,9 +159,7 @@ class Worker:
         try:
             code = await self._ending
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
         log.info("worker ends", exit_code=code)
         if code == 0:
             self._pipeline.drain()
@@ -204,11 +203,6 @@ def run(settings: Settings) -> NoReturn:
     # Everything is committed and closed. The interpreter's own way out tears down threads that may still be inside of
     # torch or of the Kafka client, which aborts the process now and then.
     os._exit(code)
-
-
-async def _end_task(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _run(settings: Settings) -> int:

@@ -11,6 +11,7 @@ from stream_app import metrics
 from stream_app.clock import Clock
 from stream_app.errors import GanomalyError, ModelNotFound, RedisUnavailable, UsageError
 from stream_app.history import bounds
+from stream_app.kafka import end_tasks
 from stream_app.log import get_logger
 from stream_app.redis_client import connect
 from stream_app.settings import Settings
@@ -222,8 +223,7 @@ class Scheduler:
         try:
             await asyncio.wait({running, keeping, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
-                running.cancel()
-                await asyncio.wait({running})
+                await end_tasks(running)
             if not running.cancelled():
                 return running.result()
             seconds = self._clock.monotonic() - started
@@ -232,9 +232,7 @@ class Scheduler:
                 return run.result(Outcome.FAILED, verdict, at, seconds)
             return run.result(Outcome.STOPPED, Verdict(False, "the trainer was told to end"), at, seconds)
         finally:
-            for task in (running, keeping, stopping):
-                task.cancel()
-            await asyncio.wait({running, keeping, stopping})
+            await end_tasks(running, keeping, stopping)
 
     def _memory(self, detector: str) -> Memory:
         return Memory(self._client, self._settings.redis, self._settings.kafka.group_id, detector)

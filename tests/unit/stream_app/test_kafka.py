@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 
 from stream_app.errors import BrokerUnavailable, SettingsError, TopicUnavailable
-from stream_app.kafka import broker_errors, client_options, reason, ssl_context
+from stream_app.kafka import broker_errors, client_options, end_tasks, reason, ssl_context
 from stream_app.settings import KafkaSettings
 
 
@@ -66,3 +68,37 @@ def test_a_reason_says_what_is_wrong_in_words():
     assert reason(KafkaConnectionError("Unable to bootstrap")) == "no broker answers there"
     assert reason(TimeoutError()) == "no answer in time"
     assert "TopicAuthorizationFailed" in reason(TopicAuthorizationFailedError())
+
+
+async def test_a_task_that_takes_its_end_for_that_of_something_else_ends_all_the_same():
+    """As aiokafka's consumers do: while one is closed, whoever closes it can't be cancelled."""
+    closing = asyncio.Event()
+
+    async def close():
+        fetching = asyncio.create_task(asyncio.sleep(60))
+        closing.set()
+        with suppress(asyncio.CancelledError):
+            await fetching
+
+    async def follow():
+        await close()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(follow())
+    failing = asyncio.create_task(asyncio.sleep(0, result=1))
+    await closing.wait()
+    async with asyncio.timeout(5):
+        await end_tasks(task, failing)
+    assert task.cancelled()
+    await end_tasks()
+
+
+async def test_an_end_that_is_itself_cancelled_has_cancelled_its_tasks():
+    task = asyncio.create_task(asyncio.sleep(60))
+    ending = asyncio.create_task(end_tasks(task))
+    await asyncio.sleep(0)
+    ending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    with pytest.raises(asyncio.CancelledError):
+        await task
