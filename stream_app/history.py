@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -83,24 +83,34 @@ async def read_range(settings: Settings, tp: TopicPartition, first: int, end: in
 
     Raises BrokerUnavailable.
     """
+    async for chunk in read_ranges(settings, tp, [(first, end)]):
+        yield chunk
+
+
+async def read_ranges(
+    settings: Settings, tp: TopicPartition, ranges: Iterable[tuple[int, int]], **options: Any
+) -> AsyncIterator[Chunk]:
+    """As `read_range`, of one range after the other; a chunk is of one range. `options` are of the consumer."""
     partition = KafkaPartition(*tp)
-    async with _reader(settings) as consumer:
+    async with _reader(settings, **options) as consumer:
         with broker_errors(settings.kafka):
             consumer.assign([partition])
             begins = (await consumer.beginning_offsets([partition]))[partition]
-        position = max(begins, first)
-        if position < end:
-            consumer.seek(partition, position)
-        while position < end:
-            with broker_errors(settings.kafka):
-                found = await consumer.getmany(
-                    partition, timeout_ms=round(_PATIENCE * 1000), max_records=settings.batch.max_batch
-                )
-            records = [record for record in found.get(partition, ()) if record.offset < end]
-            if not records:
-                return
-            yield Chunk(tp, position, records, NO_GENERATION, sum(len(record.value or b"") for record in records))
-            position = records[-1].offset + 1
+        for first, end in ranges:
+            position = max(begins, first)
+            if position < end:
+                consumer.seek(partition, position)
+            while position < end:
+                with broker_errors(settings.kafka):
+                    found = await consumer.getmany(
+                        partition, timeout_ms=round(_PATIENCE * 1000), max_records=settings.batch.max_batch
+                    )
+                records = [record for record in found.get(partition, ()) if record.offset < end]
+                if not records:
+                    break
+                size = sum(len(record.value or b"") for record in records)
+                yield Chunk(tp, position, records, NO_GENERATION, size)
+                position = records[-1].offset + 1
 
 
 async def follow(settings: Settings, topic: str) -> AsyncIterator[list[RawRecord]]:

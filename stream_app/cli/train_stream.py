@@ -92,7 +92,7 @@ def read_again(settings: Settings, registry: Registry, manifest: Manifest, silen
     same = settings_of_choice(settings, data.choice)
 
     async def read(show: Callable[[Looking], None]) -> Snapshot:
-        await check_ranges(settings, topic, ranges)
+        await check_ranges(settings, topic, ranges, data.known)
         return await take_snapshot(
             same,
             topic,

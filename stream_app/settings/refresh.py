@@ -106,6 +106,12 @@ class SnapshotSettings(Section):
         description="share of the records that score highest which is not learned from, besides what the stream has "
         "more of them than its detector's calibration explains",
     )
+    older_labels: Annotated[int, Field(ge=0)] = Field(
+        1000, description="newest labelled records that are older than those looked at, and are fetched all the same"
+    )
+    older_lead: Count = Field(
+        1000, description="records of the partition that are read before such a single observation, for its window"
+    )
     fresh: Annotated[float, Field(gt=0, le=0.5)] = Field(
         0.2, description="share of each stream's records, its newest, that is not learned from but judges what was"
     )

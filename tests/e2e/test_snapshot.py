@@ -24,10 +24,14 @@ def raw(row, key, **fields):
     return {"value": np.ascontiguousarray(row).tobytes(), "key": key, "headers": headers, **fields}
 
 
-def label(topic, offset, said):
-    body = {"topic": topic, "partition": 0, "offset": offset, "stream": "camera", "label": said}
-    identity = event_id("images", topic, 0, offset)
-    return Label(id=identity, detector="images", at="2026-03-01T00:00:00.000Z", **body)
+def label(topic, offset, said, *, detector="images", stream="camera", partition=0):
+    body = {"topic": topic, "partition": partition, "offset": offset, "stream": stream, "label": said}
+    identity = event_id(detector, topic, partition, offset)
+    return Label(id=identity, detector=detector, at="2026-03-01T00:00:00.000Z", **body)
+
+
+def published(labels):
+    return [{"value": encode(each), "key": each.stream, "partition": 0} for each in labels]
 
 
 async def taken(settings, detector, topic, **options):
@@ -113,8 +117,7 @@ async def test_alerted_and_labelled_records_are_left_out_and_labelled_anomalies_
     first = min(alert["record"]["offset"] for alert in told)
     labels = [label(topic, offset, "anomaly") for offset in range(150, 160)]
     labels += [label(topic, offset, "normal") for offset in (161, 162, 163)]
-    messages = [{"value": encode(each), "key": "camera", "partition": 0} for each in labels]
-    await asyncio.to_thread(client.publish, settings.topics.labels, messages)
+    await asyncio.to_thread(client.publish, settings.topics.labels, published(labels))
     found = await taken(settings, "images", topic)
     inverted = {row.tobytes() for row in rows[150:160]}
     normal = {row.tobytes() for row in found.dataset.x[found.dataset.clean]}
@@ -126,6 +129,102 @@ async def test_alerted_and_labelled_records_are_left_out_and_labelled_anomalies_
     assert sorted(y.tolist()) == [0, 1, 1, 1]
     assert {row.tobytes() for row in x[y == 1]} < inverted
     assert len(normal & {row.tobytes() for row in rows[161:164]}) <= 2
+
+
+async def test_what_was_labelled_before_the_range_is_fetched_by_its_offset_and_nothing_else_is(
+    client, stream_settings, digits
+):
+    back = 400
+    settings = stream_settings(snapshot={"min_records": 100, "leave_out": 0.0, "records_back": back})
+    await ensure_topics(settings)
+    topic = topic_of(settings, "images")
+    inverted, odd = 255 - digits.normal[:12], digits.anomalous[:6]
+    old = np.concatenate([digits.train[:30], inverted, digits.train[30:60], odd, digits.train[60:90]])
+    rows = np.concatenate([old, digits.train[100 : 100 + back]])
+    await asyncio.to_thread(client.publish, topic, [raw(row, "camera", partition=0) for row in rows])
+    labels = [label(topic, offset, "anomaly") for offset in range(30, 42)]
+    labels += [label(topic, offset, "normal") for offset in range(72, 78)]
+    await asyncio.to_thread(client.publish, settings.topics.labels, published(labels))
+    found = await taken(settings, "images", topic)
+
+    assert found.ranges[0] == (len(old), len(rows))
+    x, y = found.labelled
+    learned = {row.tobytes() for row in found.dataset.x[found.dataset.clean]}
+    taught = {row.tobytes() for row in found.dataset.x[found.dataset.y == 1]}
+    held = [{row.tobytes() for row in x[y == said]} for said in (0, 1)]
+    assert taught | held[1] == {row.tobytes() for row in inverted}
+    assert (len(taught), len(held[1])) == (8, 4)
+    assert {row.tobytes() for row in odd} == held[0] | (learned & {row.tobytes() for row in odd})
+    assert len(held[0]) == 2
+    assert not learned & {row.tobytes() for row in digits.train[:90]}
+    assert found.counts["read"] == back + len(labels)
+    assert sum(found.counts.values()) == 2 * found.counts["read"]
+
+    known, ranges = found.dataset.origin.known, found.ranges
+    again = await taken(settings, "images", topic, ranges=ranges, known=known)
+    assert again.sha256 == found.sha256
+    few = settings.model_copy(update={"snapshot": settings.snapshot.model_copy(update={"older_labels": 7})})
+    fewer = await taken(few, "images", topic)
+    assert fewer.counts["labels_beyond"] == len(labels) - 7
+    assert sorted(each.first for each in fewer.dataset.origin.known) == [41, *range(72, 78)]
+
+
+async def test_of_single_observations_that_were_labelled_before_the_range_their_windows_are_made_again(
+    client, stream_settings, flow
+):
+    back = 600
+    settings = stream_settings(snapshot={"min_records": 100, "records_back": back}, sequence={"stride": 3})
+    await ensure_topics(settings)
+    topic = topic_of(settings, "sequences")
+    streams = {"main": flow[:600], "branch": flow[600:1200]}
+    # In turn, so that an even offset is of the one and an odd one of the other.
+    records = [raw(streams[name][at], name, partition=2) for at in range(600) for name in streams]
+    await asyncio.to_thread(client.publish, topic, records)
+    strange = [*range(200, 212, 2), 301, 403]  # an incident, and two single ones; of the first record no window is made
+    labels = [
+        label(topic, offset, "anomaly", detector="sequences", stream=("main", "branch")[offset % 2], partition=2)
+        for offset in (0, *strange)
+    ]
+    await asyncio.to_thread(client.publish, settings.topics.labels, published(labels))
+    found = await taken(settings, "sequences", topic)
+
+    def window(offset):
+        rows, at = streams[("main", "branch")[offset % 2]], offset // 2
+        return rows[at - WINDOW + 1 : at + 1].tobytes()
+
+    assert found.ranges[2] == (len(records) - back, len(records))
+    x, y = found.labelled
+    taught = {row.tobytes() for row in found.dataset.x[found.dataset.y == 1]}
+    held = {row.tobytes() for row in x[y == 1]}
+    assert taught | held == {window(offset) for offset in strange}
+    assert taught
+    assert held
+    incident = {window(offset) for offset in strange[:6]}
+    assert incident <= taught or incident <= held
+    assert not {row.tobytes() for row in found.dataset.x[found.dataset.clean]} & (taught | held)
+    short = settings.model_copy(update={"snapshot": settings.snapshot.model_copy(update={"older_lead": 10})})
+    none = await taken(short, "sequences", topic)
+    assert none.dataset.y is None
+    assert none.counts["incomplete"] == found.counts["incomplete"] + len(strange)
+
+
+async def test_whole_windows_that_were_labelled_before_the_range_are_fetched_as_they_came(
+    client, stream_settings, flow
+):
+    settings = stream_settings(snapshot={"min_records": 100, "records_back": 300})
+    await ensure_topics(settings)
+    topic = topic_of(settings, "sequences")
+    windows = np.lib.stride_tricks.sliding_window_view(flow[:, 0], WINDOW)[:500, :, np.newaxis]
+    await asyncio.to_thread(client.publish, topic, [raw(row, "main", partition=1) for row in windows])
+    strange = (10, 11, 50, 90, 199)
+    labels = [
+        label(topic, at, "anomaly", detector="sequences", stream="main", partition=1) for at in (*strange, 250, 450)
+    ]
+    await asyncio.to_thread(client.publish, settings.topics.labels, published(labels))
+    found = await taken(settings, "sequences", topic)
+    x, y = found.labelled
+    said = [*found.dataset.x[found.dataset.y == 1], *x[y == 1]]
+    assert {row.tobytes() for row in said} == {windows[at].tobytes() for at in (*strange, 250, 450)}
 
 
 async def test_too_little_is_refused_and_says_what_became_of_the_records(client, stream_settings, digits):

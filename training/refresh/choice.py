@@ -51,13 +51,18 @@ WORDS = {
     Fate.REPEATED: "are the same as others",
     Fate.NOT_DRAWN: "were not drawn",
 }
+LABELS = {
+    "labels_gone": "labelled ones from before are gone from the broker",
+    "labels_beyond": "labelled ones from before are more than snapshot.older_labels",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Indices into a scan, in the order of time: to learn from, as normal or anomalous, and to judge by.
 
-    `counts` say by name what became of the records; they add up to those that were read.
+    `counts` say by name what became of the records; they add up to those that were read. A snapshot adds those that it
+    could not read (`LABELS`).
     """
 
     normal: Indices
@@ -211,4 +216,5 @@ def told(counts: Mapping[str, int]) -> str:
         "completed no window": counts["incomplete"],
         **{words: counts[fate.name.lower()] for fate, words in WORDS.items()},
     }
+    each |= {words: counts.get(name, 0) for name, words in LABELS.items()}
     return ", ".join(f"{count} {words}" for words, count in each.items() if count)

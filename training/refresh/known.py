@@ -38,19 +38,21 @@ class _Told(NamedTuple):
 
 def known_by_labels(labels: Iterable[Label], detector: str, topic: str, ranges: Ranges) -> list[Known]:
     """The labels that are about records of the detector within the ranges."""
-    return [
-        Known(
-            what="anomaly" if each.label is LabelKind.ANOMALY else "normal",
-            partition=each.partition,
-            stream=each.stream,
-            first=each.offset,
-            last=each.offset,
-        )
-        for each in labels
-        if each.label is not LabelKind.NONE
-        and (each.detector, each.topic) == (detector, topic)
-        and _is_within(each.partition, each.offset, ranges)
-    ]
+    found = (known_by_label(each, detector, topic) for each in labels)
+    return [each for each in found if each is not None and _is_within(each.partition, each.first, ranges)]
+
+
+def known_by_label(label: Label, detector: str, topic: str) -> Known | None:
+    """What a label says, if it is about a record of the detector from this topic."""
+    if label.label is LabelKind.NONE or (label.detector, label.topic) != (detector, topic):
+        return None
+    return Known(
+        what="anomaly" if label.label is LabelKind.ANOMALY else "normal",
+        partition=label.partition,
+        stream=label.stream,
+        first=label.offset,
+        last=label.offset,
+    )
 
 
 async def read_episodes(

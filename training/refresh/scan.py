@@ -17,7 +17,7 @@ from model.config import Kind
 from model.detector import SLICE, Detector
 from stream_app.decode import InputSpec
 from stream_app.settings import Settings
-from training.refresh.readings import Piece, Ranges, read_pieces
+from training.refresh.readings import Piece, Ranges, Spots, read_pieces
 from training.refresh.sampling import by_stream
 
 # Scores of the same record differ by a millionth from machine to machine: what they decide must not.
@@ -31,7 +31,8 @@ class Scan:
     `published` are milliseconds since the Unix epoch. `streams` are numbers; partition and name of a stream tell them.
     `scores` are None without a champion. `spans` `[n, 2]` are as in `Dataset`, None where no record shares anything
     with another; `digests` `[n]` are the same for records that are the same, and None where there are spans. `shape`
-    and `dtype` are of one. Of `records` that were read, `unreadable` were refused and `incomplete` completed no window.
+    and `dtype` are of one. Of `records` that were read, `unreadable` were refused and `incomplete` completed no window;
+    `alone` were at the spots.
     """
 
     partitions: NDArray[np.int64]
@@ -47,6 +48,7 @@ class Scan:
     records: int
     unreadable: int
     incomplete: int
+    alone: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -70,14 +72,16 @@ async def scan(
     ranges: Ranges,
     champion: Detector | None,
     on_record: Callable[[int], None] | None = None,
+    spots: Spots | None = None,
 ) -> Scan:
-    """Reads the ranges once, and scores what they hold. Raises BrokerUnavailable."""
+    """Reads spots and ranges once, and scores what they hold. Raises BrokerUnavailable."""
     pieces, numbers, scores = [], dict[tuple[int, str], int](), _Scores(champion)
-    records, unreadable, incomplete = 0, 0, 0
+    records, unreadable, incomplete, alone = 0, 0, 0, 0
     dtypes: set[np.dtype[Any]] = {np.dtype(np.uint8)}
-    async for piece in read_pieces(settings, topic, spec, ranges, on_record):
+    async for piece in read_pieces(settings, topic, spec, ranges, on_record, spots):
         records, unreadable = records + piece.records, unreadable + piece.unreadable
         incomplete += piece.incomplete
+        alone += piece.records if piece.alone else 0
         if not len(piece.offsets):
             continue
         await asyncio.to_thread(scores.add, piece)
@@ -108,6 +112,7 @@ async def scan(
         records,
         unreadable,
         incomplete,
+        alone,
     )
 
 

@@ -29,12 +29,16 @@ from stream_app.settings import Settings, SnapshotSettings
 from training.data import Dataset
 from training.refresh.choice import Choice, choose, told
 from training.refresh.known import known_by_labels, mark, read_episodes
-from training.refresh.readings import Ranges, read_pieces
+from training.refresh.older import Older, count_of, older_by_labels, spots_of
+from training.refresh.readings import Ranges, Spots, read_pieces
 from training.refresh.sampling import fair_quotas
 from training.refresh.scan import Scan, scan
 
 # The settings that decide what is kept, by section; where to look is said by the offsets.
-CHOICE = {"snapshot": ("records", "bytes", "leave_out", "fresh"), "threshold": ("shift_after", "shift_share")}
+CHOICE = {
+    "snapshot": ("records", "bytes", "leave_out", "fresh", "older_lead"),
+    "threshold": ("shift_after", "shift_share"),
+}
 
 Indices = NDArray[np.int64]
 
@@ -84,25 +88,30 @@ async def take_snapshot(
 
     What the detector takes is what `champion` does; without one `spec` says it, and nothing is left out by score.
     `ranges` are read instead of the newest `snapshot.records_back` records, and `labels` are taken instead of those of
-    their topic. `known` is what alerts and labels said before: neither is asked for again.
+    their topic. `known` is what alerts and labels said before: neither is asked for again. Labelled records from before
+    the ranges are read besides, as far as the broker has them.
 
     Raises BrokerUnavailable, TopicUnavailable, and TrainingError where too little is left or a range is gone.
     """
     spec = spec if champion is None else spec_of_manifest(champion.manifest)
     assert spec is not None
     looked_at = dict(ranges) if ranges else await newest_ranges(settings, topic, clock)
-    total = sum(end - first for first, end in looked_at.values())
-    found = await scan(settings, topic, spec, looked_at, champion, _shown(on_progress, "score", total))
+    older = Older([], 0, 0)
     if known is None:
-        said = await read_labels(settings) if labels is None else labels
-        facts = known_by_labels(said, detector_name, topic, looked_at)
-        since = float(found.published.min()) / 1000.0 if len(found) else 0.0
-        offsets = {stream: found.offsets[rows] for stream, rows in found.rows.items()}
-        facts += await read_episodes(settings, detector_name, topic, looked_at, offsets, since)
+        said = list(await read_labels(settings) if labels is None else labels)
+        older = await _older(settings, said, detector_name, topic, looked_at)
+        facts = older.known + known_by_labels(said, detector_name, topic, looked_at)
     else:
         facts = list(known)
+    spots = spots_of(facts, looked_at)
+    total = sum(end - first for first, end in looked_at.values()) + count_of(spots)
+    found = await scan(settings, topic, spec, looked_at, champion, _shown(on_progress, "score", total), spots)
+    if known is None:
+        facts += await _episodes(settings, detector_name, topic, looked_at, found)
     marks = mark(facts, found.offsets, found.rows)
     choice = choose(found, marks, settings.snapshot, settings.threshold, seed)
+    choice.counts["labels_gone"] = older.gone + count_of(spots) - found.alone
+    choice.counts["labels_beyond"] = older.beyond
     _check_enough(topic, choice, settings.snapshot)
     origin = TrainingData(
         source=f"topic {topic}",
@@ -116,8 +125,22 @@ async def take_snapshot(
         known=tuple(facts),
         counts=choice.counts,
     )
-    rows = await _fetch(settings, topic, spec, looked_at, found, choice, _shown(on_progress, "fetch", total))
+    rows = await _fetch(settings, topic, spec, looked_at, found, choice, _shown(on_progress, "fetch", total), spots)
     return _assemble(spec, found, choice, rows, origin, marks.anomalous, looked_at)
+
+
+async def _older(settings: Settings, labels: list[Label], detector: str, topic: str, ranges: Ranges) -> Older:
+    most = settings.snapshot.older_labels
+    return older_by_labels(labels, detector, topic, ranges, await bounds(settings, topic), most)
+
+
+async def _episodes(settings: Settings, detector: str, topic: str, ranges: Ranges, found: Scan) -> list[Known]:
+    """What alerts say of the ranges' records."""
+    begins = np.array([ranges[partition][0] for partition in found.partitions.tolist()], np.int64)
+    within = found.offsets >= begins
+    since = float(found.published[within].min()) / 1000.0 if within.any() else 0.0
+    offsets = {stream: found.offsets[rows[within[rows]]] for stream, rows in found.rows.items()}
+    return await read_episodes(settings, detector, topic, ranges, offsets, since)
 
 
 def _choice_of(settings: Settings) -> dict[str, float]:
@@ -163,14 +186,18 @@ async def newest_ranges(settings: Settings, topic: str, clock: Clock | None = No
     return {tp.partition: (end - quota, end) for (tp, (_, end)), quota in zip(there.items(), quotas, strict=True)}
 
 
-async def check_ranges(settings: Settings, topic: str, ranges: Ranges) -> None:
-    """Raises TrainingError, naming them, where the broker no longer has all of the ranges."""
+async def check_ranges(settings: Settings, topic: str, ranges: Ranges, known: Iterable[Known] = ()) -> None:
+    """Raises TrainingError, naming them, where the broker no longer has all of the ranges, or the labelled records."""
     there = await bounds(settings, topic)
     gone = []
     for partition, (first, end) in sorted(ranges.items()):
         begins, ends = there.get(TopicPartition(topic, partition), (0, 0))
         if first < end and not begins <= first < end <= ends:
             gone.append(f"offsets {first} to {end - 1} of partition {partition} (it has {begins} to {ends - 1})")
+    for partition, offsets in spots_of(known, ranges).items():
+        begins, _ = there.get(TopicPartition(topic, partition), (0, 0))
+        if offsets[0] < begins:
+            gone.append(f"the labelled offset {offsets[0]} of partition {partition} (it has {begins} and later)")
     if gone:
         raise TrainingError(f"topic {topic}: the broker no longer has {'; '.join(gone)}")
 
@@ -192,6 +219,7 @@ async def _fetch(
     found: Scan,
     choice: Choice,
     on_record: Callable[[int], None] | None,
+    spots: Spots,
 ) -> NDArray[Any]:
     """The rows that were chosen, in the order of the choice."""
     wanted = np.concatenate([choice.normal, choice.anomalous, choice.fresh, choice.labelled])
@@ -199,7 +227,7 @@ async def _fetch(
     order = np.argsort(wanted)
     ascending = wanted[order]
     seen = filled = 0  # rows of the scan that went by, and those of them that were taken
-    async for piece in read_pieces(settings, topic, spec, ranges, on_record):
+    async for piece in read_pieces(settings, topic, spec, ranges, on_record, spots):
         _check_same(topic, piece.offsets, found.offsets[seen : seen + len(piece.offsets)])
         end = int(np.searchsorted(ascending, seen + len(piece.offsets)))
         rows[order[filled:end]] = piece.rows[ascending[filled:end] - seen]

@@ -8,7 +8,7 @@ from stream_app.settings import Settings
 from training.refresh.snapshot import _choice_of, settings_of_choice
 
 THEN = {
-    "snapshot": {"records": 5000, "bytes": 1 << 24, "leave_out": 0.02, "fresh": 0.3},
+    "snapshot": {"records": 5000, "bytes": 1 << 24, "leave_out": 0.02, "fresh": 0.3, "older_lead": 70},
     "threshold": {"shift_after": 70, "shift_share": 0.9},
 }
 
