@@ -66,10 +66,10 @@ def topic_of(settings) -> str:
     return next(topic for topic, name in settings.routes.items() if name == DETECTOR)
 
 
-async def miss_a_firing(settings, detector=DETECTOR) -> None:
+async def miss_a_firing(settings) -> None:
     """As if a trainer had last looked an hour ago."""
     redis = connect(settings.redis)
-    memory = Memory(redis, settings.redis, settings.kafka.group_id, detector)
+    memory = Memory(redis, settings.redis, settings.kafka.group_id, DETECTOR)
     await memory.write(0, handled=time.time() - 3600)
     await redis.aclose()
 
@@ -77,12 +77,12 @@ async def miss_a_firing(settings, detector=DETECTOR) -> None:
 class Trainer:
     """A process, and what it printed."""
 
-    def __init__(self, environment, folder, number: int, detector: str) -> None:
+    def __init__(self, environment, folder, number: int) -> None:
         self._out = folder / f"trainer-{number}.jsonl"
         command = [sys.executable, "-c", "from stream_app.cli.main import main; main()", "schedule"]
         with self._out.open("wb") as out, (folder / f"trainer-{number}.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--name", detector, "--json"], env=environment, stdout=out, stderr=log
+                [*command, "--name", DETECTOR, "--json"], env=environment, stdout=out, stderr=log
             )
 
     def events(self) -> list[dict]:
@@ -109,10 +109,10 @@ def start(environment_of, tmp_path):
     """Starts trainers."""
     trainers = []
 
-    def start(settings, detector=DETECTOR, **changes) -> Trainer:
+    def start(settings, **changes) -> Trainer:
         trainer = settings.trainer.model_copy(update=changes)
         environment = environment_of(settings.model_copy(update={"trainer": trainer}))
-        trainers.append(Trainer(environment, tmp_path, len(trainers), detector))
+        trainers.append(Trainer(environment, tmp_path, len(trainers)))
         return trainers[-1]
 
     yield start

@@ -13,7 +13,6 @@ import urllib.request
 import weakref
 from collections import Counter, defaultdict
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 
@@ -266,44 +265,3 @@ async def test_a_rollback_takes_effect_in_two_workers_within_5_seconds(
     await publish_update(settings, update_of("images", promotion, "0" * 64))
     await all_serve(old, 5.0)
     assert time.monotonic() - began < 5.0
-
-
-async def test_a_worker_on_a_bucket_takes_over_rolls_back_and_starts_from_its_cache(
-    client, stream_settings, running_worker, worker_process, digits, models, s3, tmp_path, monkeypatch
-):
-    """The registry is S3. In the end it is out of reach, and another worker starts from what the first one kept."""
-    url = f"{s3}/{uuid4().hex}"
-    bucket = Registry(url)
-    new = another(models)
-    old = models.champion("images")
-    for version in (old, new):
-        await asyncio.to_thread(bucket.store, "images", version, models.fetch("images", version))
-    await asyncio.to_thread(bucket.promote, "images", old)
-    settings = stream_settings(scores={"publish": True}, registry={"url": url, "cache": str(tmp_path / "cache")})
-    settings = settings.model_copy(update={"routes": {topics(settings)[0]: "images"}})
-    await ensure_topics(settings)
-    [images] = topics(settings)
-
-    async def scored_by(before: int) -> str:
-        rows = [raw_picture(picture, partition=0) for picture in digits.normal[:50]]
-        await asyncio.to_thread(client.publish, images, rows)
-        events = bodies(await read(client, settings.topics.scores, count(before + 50)))
-        [version] = {event["model"]["version"] for event in events[before:]}
-        return version
-
-    async with running_worker(settings) as worker:
-        await until(lambda: in_service(worker) == old)
-        assert await scored_by(0) == old
-        await asyncio.to_thread(bucket.promote, "images", new)
-        await until(lambda: in_service(worker) == new)
-        assert await scored_by(50) == new
-        began = time.monotonic()
-        promotion = await asyncio.to_thread(bucket.rollback, "images")
-        await publish_update(settings, update_of("images", promotion, models.load("images", old, device="cpu").sha256))
-        await until(lambda: in_service(worker) == old)
-        assert time.monotonic() - began < 5.0
-        assert await scored_by(100) == old
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")  # nobody listens there
-    worker_process(settings)
-    assert await scored_by(150) == old
