@@ -22,8 +22,10 @@ from model.sequence import SequenceGanomaly
 Network = ImageGanomaly | SequenceGanomaly
 Floats = NDArray[np.float32]
 
-FULL = 8  # windows
-SLICE = 256  # records on the device at once, so that a large batch takes no more memory than a usual one
+FULL = 8  # windows; see `_filled_up`
+SLICE = (
+    256  # a multiple of it: records on the device at once, so that a large batch takes no more memory than a usual one
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +68,21 @@ def raw_evidence(
     network: Network, inputs: NDArray[np.generic], device: torch.device, profile: Profile = Profile.ACCURATE
 ) -> dict[str, Floats]:
     """Each evidence `[N]` of records `[N, …]`, from a network in evaluation mode on `device`."""
-    whole = inputs if isinstance(network, ImageGanomaly) else _filled_up(inputs)
-    parts = [network.evidence(network.prepare(part), profile) for part in _slices(whole, device)]
+    slices = _slices(inputs, device)
+    if not isinstance(network, ImageGanomaly):
+        slices = map(_filled_up, slices)  # only the last one may lack any
+    parts = [network.evidence(network.prepare(part), profile) for part in slices]
     return {name: torch.cat([part[name] for part in parts])[: len(inputs)].float().cpu().numpy() for name in parts[0]}
 
 
-def _filled_up(windows: NDArray[np.generic]) -> NDArray[np.generic]:
+def _filled_up(windows: Tensor) -> Tensor:
     """Windows up to a multiple of eight, the last one again and again.
 
     A matrix product sums the rows that are left over in another order, so that the score of a window would depend, in
     its seventh digit, on how many others came with it; and so would what is learned from it, after a crash.
     """
-    return np.concatenate([windows, np.repeat(windows[-1:], -len(windows) % FULL, axis=0)])
+    missing = -len(windows) % FULL
+    return torch.cat([windows, windows[-1:].expand(missing, -1, -1)]) if missing else windows
 
 
 def _slices(inputs: NDArray[np.generic], device: torch.device) -> Iterator[Tensor]:

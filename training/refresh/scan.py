@@ -78,6 +78,7 @@ async def scan(
     pieces, numbers, scores = [], dict[tuple[int, str], int](), _Scores(champion)
     records, unreadable, incomplete, alone = 0, 0, 0, 0
     dtypes: set[np.dtype[Any]] = {np.dtype(np.uint8)}
+    none = np.zeros(0, np.int64)
     async for piece in read_pieces(settings, topic, spec, ranges, on_record, spots):
         records, unreadable = records + piece.records, unreadable + piece.unreadable
         incomplete += piece.incomplete
@@ -89,11 +90,11 @@ async def scan(
         own = [numbers.setdefault((piece.partition, name), len(numbers)) for name in piece.streams]
         streams = np.array(own, np.int64)
         partitions = np.full(len(streams), piece.partition, np.int64)
-        digests = await asyncio.to_thread(digests_of, piece.rows)
+        has_spans = bool((~np.isnan(piece.times)).any())
+        digests = none if has_spans else await asyncio.to_thread(digests_of, piece.rows)  # none are kept beside spans
         pieces.append(
             (partitions, piece.offsets, piece.published, streams, piece.places, piece.times, piece.timed, digests)
         )
-    none = np.zeros(0, np.int64)
     empty = (none, none, none, none, none, np.zeros((0, 2)), np.zeros(0, np.bool_), none)
     joined = [np.concatenate(each) for each in zip(empty, *pieces, strict=True)]
     partitions, offsets, published, streams, places, times, timed, digests = joined
